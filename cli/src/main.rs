@@ -1,0 +1,2 @@
+//! Gangline.
+fn main() {}
