@@ -1,1 +1,37 @@
-//! Gangline.
+//! The wire contract of the Gangline queue service: what its HTTP API takes and gives.
+//!
+//! One noun a module. Nothing here does IO, reads a clock or draws a random number; a value that
+//! has been parsed has been checked. Field names on the wire are camelCase, durations are whole
+//! milliseconds and say so in their name (`delayMs`), points in time are RFC 3339 in UTC.
+//! Requests with unknown fields are refused; clients ignore unknown fields of replies.
+//!
+//! Payloads and results are any JSON value, carried as [`Json`] and never re-encoded: what was
+//! pushed comes back byte for byte.
+
+pub mod certificate;
+pub mod error;
+pub mod exchange;
+pub mod ids;
+pub mod item;
+pub mod limits;
+pub mod queue;
+pub mod time;
+
+pub use certificate::{Certificate, EndCause, EndPhase, StopOutcome};
+pub use error::{ErrorCode, Problem};
+pub use exchange::{
+    ExchangeReply, ExchangeRequest, HeartbeatRequest, LeaseReply, LeaseRequest, LeasedItem,
+    SessionEnd, Settle, SettleOutcome, SettleStatus, Settled, Wait, WaitReason,
+};
+pub use ids::{
+    InvalidId, ItemId, ItemKey, LeaseNumber, QueueName, QueueUid, SessionId, WorkerName,
+};
+pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
+pub use queue::{Counts, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerView};
+pub use time::Timestamp;
+
+/// A JSON value as it was sent, byte for byte. Cloning it is cheap.
+pub type Json = std::sync::Arc<serde_json::value::RawValue>;
+
+/// The port on which a queue service listens unless told otherwise.
+pub const DEFAULT_PORT: u16 = 4264;

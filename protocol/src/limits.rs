@@ -1,0 +1,87 @@
+//! Every bound of the queue API, with its unit and its reason.
+
+/// Longest payload or result, in bytes of JSON.
+///
+/// A queue moves work, not data: what is larger belongs in a store that the payload names.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// Most items in one push, and lines in one durable step of a stream.
+///
+/// Keeps a step below a few milliseconds, so that one producer never stalls the others.
+pub const PUSH_ITEMS_MAX: usize = 1_000;
+
+/// Largest request body that is not a stream, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// Most leases that one session holds at a time.
+pub const SESSION_LEASES_MAX: usize = 1_024;
+
+/// Most settles in one exchange.
+pub const SETTLES_MAX: usize = 1_024;
+
+/// Most items that one settle may spawn.
+pub const SPAWN_ITEMS_MAX: usize = 1_024;
+
+/// Settles whose answers a session remembers, so that a repeat gets the same one.
+///
+/// Twice [`SESSION_LEASES_MAX`]: a client has at most one full set of settles without an answer.
+pub const SETTLE_ANSWERS_MAX: usize = 2 * SESSION_LEASES_MAX;
+
+/// Longest key of an item, in bytes.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Longest worker name, in bytes: a Pod's uid, a dot, and a container name of 63.
+pub const WORKER_NAME_BYTES_MAX: usize = 128;
+
+/// Longest error text kept with an item, in bytes; longer texts are cut at the front.
+pub const ERROR_BYTES_MAX: usize = 4_096;
+
+/// Longest reason of a stop, in bytes.
+pub const REASON_BYTES_MAX: usize = 1_024;
+
+/// Longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+/// How long an `Idempotency-Key` is remembered, in milliseconds: 24 hours.
+pub const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Longest `traceparent`, in bytes (W3C Trace Context, version 00: 55).
+pub const TRACEPARENT_BYTES_MAX: usize = 64;
+
+/// Highest priority; 0 is the lowest.
+pub const PRIORITY_MAX: u8 = 9;
+
+/// Priority of an item that names none.
+pub const PRIORITY_DEFAULT: u8 = 5;
+
+/// Highest `maxAttempts`.
+pub const ATTEMPTS_MAX: u16 = 100;
+
+/// Longest delay of an item, in milliseconds: 30 days.
+pub const DELAY_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+
+/// Longest time limit of an item, in milliseconds: 30 days.
+pub const TIME_LIMIT_MS_MAX: u64 = DELAY_MS_MAX;
+
+/// Longest time for which a call is held, in milliseconds.
+///
+/// Below the idle limits of common proxies (60 s).
+pub const HOLD_MS_MAX: u64 = 50_000;
+
+/// Shortest session length, in milliseconds.
+pub const SESSION_MS_MIN: u64 = 1_000;
+
+/// Longest session length, in milliseconds: an hour.
+pub const SESSION_MS_MAX: u64 = 60 * 60 * 1_000;
+
+/// How long a revoked worker name gets no new session, in milliseconds.
+pub const REVOKED_MS: u64 = 60_000;
+
+/// Most rows in one page of a list.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+
+/// Most queues in one service.
+pub const QUEUES_MAX: usize = 10_000;
+
+/// Deleted queues whose certificate is still known, so that late workers learn of the end.
+pub const TOMBSTONES_MAX: usize = 1_024;
