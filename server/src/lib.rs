@@ -1,1 +1,3 @@
-//! Gangline.
+//! The Gangline queue service: state machine, stores, HTTP, dashboard, metrics.
+
+pub mod queue;

@@ -1,0 +1,33 @@
+//! The rules of the queue: a pure, deterministic state machine.
+//!
+//! [`Queues::apply`] takes a command with the time and a random number, and returns a reply, the
+//! durable facts that it made true, and signals for those who wait. Nothing in this module does
+//! IO, reads a clock, draws randomness or is `async`; it imports neither tokio, axum nor redis.
+//!
+//! All lasting change goes through [`state::Queue::evolve`], one [`fact::Fact`] at a time, so
+//! that replaying the facts of a log rebuilds the state. What is not lasting (deadlines, queue
+//! time, what a session was last told) is rebuilt with a fresh deadline for every session: an
+//! outage ends none of them.
+
+pub mod command;
+pub mod digest;
+mod exchange;
+pub mod fact;
+pub mod invariants;
+mod items;
+mod lanes;
+mod lease;
+mod phase;
+mod push;
+mod queues;
+mod read;
+mod retry;
+mod sessions;
+mod settle;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, Input, Query, Refusal, Reply, Signal};
+pub use fact::{Fact, Record};
+pub use queues::{Effects, Queues};

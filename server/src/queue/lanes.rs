@@ -1,0 +1,155 @@
+//! Which items are ready, in the order in which they are handed out.
+//!
+//! Higher priority first. Within a priority, items that came back (returned, retried, redriven,
+//! or delayed until now) go before fresh ones, and each kind goes by id, which is the order of
+//! pushing. Order depends on the set alone, never on the history of calls, so that a replay
+//! finds the same one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gangline_protocol::ItemId;
+use gangline_protocol::limits::PRIORITY_MAX;
+
+const LANES: usize = PRIORITY_MAX as usize + 1;
+
+/// All ready items of a queue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lanes {
+    lanes: [Lane; LANES],
+    /// Items whose last attempt must run alone.
+    alone: BTreeSet<ItemId>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lane {
+    came_back: BTreeSet<ItemId>,
+    /// Runs of consecutive ids: first to one past the last. A million fresh items are one run.
+    fresh: BTreeMap<u64, u64>,
+}
+
+/// In which part of the lanes a ready item stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Fresh,
+    CameBack,
+    Alone,
+}
+
+impl Lanes {
+    pub(super) fn insert(&mut self, id: ItemId, priority: u8, standing: Standing) {
+        let lane = &mut self.lanes[usize::from(priority)];
+        match standing {
+            Standing::Fresh => lane.insert_fresh(id.0),
+            Standing::CameBack => {
+                lane.came_back.insert(id);
+            }
+            Standing::Alone => {
+                self.alone.insert(id);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: ItemId, priority: u8) {
+        let lane = &mut self.lanes[usize::from(priority)];
+        if !self.alone.remove(&id) && !lane.came_back.remove(&id) {
+            lane.remove_fresh(id.0);
+        }
+    }
+
+    /// Returns the first item whose last attempt must run alone.
+    pub(super) fn first_alone(&self) -> Option<ItemId> {
+        self.alone.first().copied()
+    }
+
+    /// Returns the first `max` items that may run beside others.
+    pub(super) fn first(&self, max: usize) -> Vec<ItemId> {
+        let ids = self.lanes.iter().rev().flat_map(|lane| {
+            let fresh = lane
+                .fresh
+                .iter()
+                .flat_map(|(first, end)| (*first..*end).map(ItemId));
+            lane.came_back.iter().copied().chain(fresh)
+        });
+        ids.take(max).collect()
+    }
+
+    /// Returns every ready item; for checks.
+    pub(super) fn all(&self) -> Vec<ItemId> {
+        let mut all = self.first(usize::MAX);
+        all.extend(&self.alone);
+        all
+    }
+}
+
+impl Lane {
+    fn insert_fresh(&mut self, id: u64) {
+        match self.fresh.range_mut(..=id).next_back() {
+            Some((_, end)) if *end == id => *end += 1,
+            _ => {
+                self.fresh.insert(id, id + 1);
+            }
+        }
+    }
+
+    fn remove_fresh(&mut self, id: u64) {
+        let Some((&first, &end)) = self.fresh.range(..=id).next_back() else {
+            return;
+        };
+        if id >= end {
+            return;
+        }
+        if first == id {
+            self.fresh.remove(&first);
+        } else {
+            self.fresh.insert(first, id);
+        }
+        if id + 1 < end {
+            self.fresh.insert(id + 1, end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(lanes: &Lanes, max: usize) -> Vec<u64> {
+        lanes.first(max).into_iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn items_go_by_priority_then_came_back_then_id() {
+        let mut lanes = Lanes::default();
+        for id in 1..=3 {
+            lanes.insert(ItemId(id), 5, Standing::Fresh);
+        }
+        lanes.insert(ItemId(9), 5, Standing::CameBack);
+        lanes.insert(ItemId(4), 9, Standing::Fresh);
+        assert_eq!(ids(&lanes, 10), [4, 9, 1, 2, 3]);
+        assert_eq!(ids(&lanes, 2), [4, 9]);
+    }
+
+    #[test]
+    fn a_fresh_item_is_taken_out_of_the_middle_of_its_run() {
+        let mut lanes = Lanes::default();
+        for id in 1..=5 {
+            lanes.insert(ItemId(id), 0, Standing::Fresh);
+        }
+        for id in [3, 1, 5] {
+            lanes.remove(ItemId(id), 0);
+        }
+        assert_eq!(ids(&lanes, 10), [2, 4]);
+        lanes.remove(ItemId(3), 0);
+        assert_eq!(ids(&lanes, 10), [2, 4]);
+    }
+
+    #[test]
+    fn an_item_for_a_last_attempt_alone_is_not_among_the_others() {
+        let mut lanes = Lanes::default();
+        lanes.insert(ItemId(1), 5, Standing::Alone);
+        assert_eq!(ids(&lanes, 10), [0; 0]);
+        assert_eq!(lanes.first_alone(), Some(ItemId(1)));
+        lanes.remove(ItemId(1), 5);
+        assert_eq!(lanes.first_alone(), None);
+    }
+}

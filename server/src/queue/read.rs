@@ -1,0 +1,153 @@
+//! Looks at a queue that change nothing.
+
+use gangline_protocol::item::ResultView;
+use gangline_protocol::limits::PAGE_ROWS_MAX;
+use gangline_protocol::{
+    ItemId, ItemState, ItemView, LeaseNumber, QueueStatus, Timestamp, WorkerView,
+};
+
+use super::items::{Found, Item, Place};
+use super::state::Queue;
+
+impl Queue {
+    pub(super) fn status(&self) -> QueueStatus {
+        QueueStatus {
+            queue: self.name.clone(),
+            uid: self.uid,
+            phase: self.phase(),
+            paused: self.paused,
+            counts: self.counts,
+            retried: self.retried,
+            sessions: self.sessions.len() as u64,
+            created_at: Timestamp(self.created_ms),
+            first_lease_at: self.first_lease_ms.map(Timestamp),
+            last_done_at: self.last_done_ms.map(Timestamp),
+            rate: None,
+            eta_ms: None,
+            settings: self.settings.clone(),
+            certificate: self.certificate(),
+        }
+    }
+
+    pub(super) fn item_view(&self, id: ItemId) -> Option<ItemView> {
+        Some(match self.items.find(id)? {
+            Found::Live(item) => self.live_view(id, item),
+            Found::Done(place) => {
+                let record = &self.results[place as usize];
+                ItemView {
+                    key: record.key.clone(),
+                    result: Some(record.result.clone()),
+                    attempts: record.attempt,
+                    ..blank(id, ItemState::Done)
+                }
+            }
+            Found::Cancelled => blank(id, ItemState::Cancelled),
+        })
+    }
+
+    fn live_view(&self, id: ItemId, item: &Item) -> ItemView {
+        let state = match item.place {
+            Place::Dead => ItemState::Dead,
+            Place::Ready | Place::Delayed | Place::Leased if self.ended.is_some() => {
+                ItemState::Abandoned
+            }
+            Place::Ready => ItemState::Ready,
+            Place::Delayed => ItemState::Delayed,
+            Place::Leased => ItemState::Leased,
+        };
+        let mut view = ItemView {
+            key: self.items.key(id).cloned(),
+            payload: Some(item.payload.clone()),
+            attempts: item.attempts,
+            ..blank(id, state)
+        };
+        let Some(extra) = &item.extra else {
+            return view;
+        };
+        view.error.clone_from(&extra.error);
+        match state {
+            ItemState::Delayed => view.due_at = extra.due_ms.map(Timestamp),
+            ItemState::Dead => view.since = Some(Timestamp(extra.dead_ms)),
+            ItemState::Leased => {
+                let session = extra.holder.map(|holder| holder.session);
+                view.lease = Some(LeaseNumber(extra.lease));
+                view.session = session;
+                view.worker = session
+                    .and_then(|id| self.sessions.get(id))
+                    .map(|session| session.worker.clone());
+                view.since = Some(Timestamp(extra.leased_ms));
+            }
+            ItemState::Ready | ItemState::Done | ItemState::Cancelled | ItemState::Abandoned => {}
+        }
+        view
+    }
+
+    /// Returns items after an id, in a bounded number of looks: a page may hold fewer than asked
+    /// although more follow, but is empty only at the end.
+    pub(super) fn item_views(
+        &self,
+        state: Option<ItemState>,
+        after: ItemId,
+        max: usize,
+    ) -> Vec<ItemView> {
+        let max = max.min(PAGE_ROWS_MAX);
+        let next = ItemId(after.0.saturating_add(1));
+        if state == Some(ItemState::Dead) {
+            return self
+                .dead
+                .range(next..)
+                .take(max)
+                .filter_map(|id| self.item_view(*id))
+                .collect();
+        }
+        (next.0..self.items.next_id().0)
+            .map(ItemId)
+            .filter_map(|id| self.item_view(id))
+            .filter(|view| state.is_none_or(|state| view.state == state))
+            .take(max)
+            .collect()
+    }
+
+    pub(super) fn result_views(&self, cursor: u64, max: usize) -> Vec<ResultView> {
+        let start = usize::try_from(cursor)
+            .unwrap_or(usize::MAX)
+            .min(self.results.len());
+        self.results[start..]
+            .iter()
+            .take(max.min(PAGE_ROWS_MAX))
+            .map(ResultView::from)
+            .collect()
+    }
+
+    pub(super) fn worker_views(&self) -> Vec<WorkerView> {
+        let views = self.sessions.by_worker().map(|(id, session)| WorkerView {
+            worker: session.worker.clone(),
+            session: id,
+            holds: u32::try_from(session.holds.len()).unwrap_or(u32::MAX),
+            done: session.done,
+            opened_at: Timestamp(session.opened_ms),
+            idle_since: session
+                .holds
+                .is_empty()
+                .then_some(Timestamp(session.idle_since_ms)),
+        });
+        views.collect()
+    }
+}
+
+fn blank(id: ItemId, state: ItemState) -> ItemView {
+    ItemView {
+        id,
+        state,
+        key: None,
+        payload: None,
+        result: None,
+        attempts: 0,
+        error: None,
+        due_at: None,
+        lease: None,
+        session: None,
+        worker: None,
+        since: None,
+    }
+}

@@ -1,0 +1,136 @@
+//! The open sessions of a queue: who works on it, until when, and what was answered.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use gangline_protocol::limits::SETTLE_ANSWERS_MAX;
+use gangline_protocol::{ItemId, SessionEnd, SessionId, SettleOutcome, WorkerName};
+
+/// Ended sessions whose end is still told apart from "unknown".
+const ENDED_MAX: usize = 1_024;
+
+/// One running worker process.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) worker: WorkerName,
+    pub(super) nonce: Option<u64>,
+    /// When it ends without a sign of life, in queue time.
+    pub(super) deadline: u64,
+    /// What it holds, with the order in which it was leased.
+    pub(super) holds: BTreeSet<ItemId>,
+    /// Number and lease of the last lease request that was answered with items.
+    pub(super) last_request: u64,
+    pub(super) last_lease: u64,
+    /// Settles of this session that counted, oldest first.
+    answers: VecDeque<(ItemId, u64, SettleOutcome)>,
+    /// Items that it lost without its doing, until it settles or drops them.
+    pub(super) lost: BTreeSet<ItemId>,
+    pub(super) done: u64,
+    pub(super) opened_ms: u64,
+    pub(super) idle_since_ms: u64,
+}
+
+impl Session {
+    pub(super) fn new(worker: WorkerName, nonce: Option<u64>, at_ms: u64, deadline: u64) -> Self {
+        Self {
+            worker,
+            nonce,
+            deadline,
+            holds: BTreeSet::new(),
+            last_request: 0,
+            last_lease: 0,
+            answers: VecDeque::new(),
+            lost: BTreeSet::new(),
+            done: 0,
+            opened_ms: at_ms,
+            idle_since_ms: at_ms,
+        }
+    }
+
+    pub(super) fn remember(&mut self, id: ItemId, lease: u64, outcome: SettleOutcome) {
+        if self.answers.len() == SETTLE_ANSWERS_MAX {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((id, lease, outcome));
+    }
+
+    /// Tells whether this very settle of this session counted before.
+    pub(super) fn remembers(&self, id: ItemId, lease: u64, outcome: SettleOutcome) -> bool {
+        self.answers
+            .iter()
+            .rev()
+            .any(|answer| *answer == (id, lease, outcome))
+    }
+}
+
+/// All open sessions of a queue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sessions {
+    by_id: HashMap<SessionId, Session>,
+    by_worker: BTreeMap<WorkerName, SessionId>,
+    by_deadline: BTreeSet<(u64, SessionId)>,
+    ended: VecDeque<(SessionId, SessionEnd)>,
+}
+
+impl Sessions {
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id)
+    }
+
+    /// Returns a session to change; its deadline is changed by [`Self::extend`] only.
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.by_id.get_mut(&id)
+    }
+
+    pub(super) fn of_worker(&self, worker: &WorkerName) -> Option<SessionId> {
+        self.by_worker.get(worker).copied()
+    }
+
+    /// Returns the sessions by worker name.
+    pub(super) fn by_worker(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.by_worker.values().map(|id| (*id, &self.by_id[id]))
+    }
+
+    pub(super) fn insert(&mut self, id: SessionId, session: Session) {
+        self.by_deadline.insert((session.deadline, id));
+        self.by_worker.insert(session.worker.clone(), id);
+        self.by_id.insert(id, session);
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId, end: SessionEnd) -> Option<Session> {
+        let session = self.by_id.remove(&id)?;
+        self.by_deadline.remove(&(session.deadline, id));
+        self.by_worker.remove(&session.worker);
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((id, end));
+        Some(session)
+    }
+
+    /// Returns how a session that is not open ended.
+    pub(super) fn end_of(&self, id: SessionId) -> SessionEnd {
+        let known = self.ended.iter().rev().find(|(ended, _)| *ended == id);
+        known.map_or(SessionEnd::Unknown, |(_, end)| *end)
+    }
+
+    pub(super) fn extend(&mut self, id: SessionId, deadline: u64) {
+        if let Some(session) = self.by_id.get_mut(&id) {
+            self.by_deadline.remove(&(session.deadline, id));
+            session.deadline = deadline;
+            self.by_deadline.insert((deadline, id));
+        }
+    }
+
+    /// Returns the session that ends first, and when, in queue time.
+    pub(super) fn first_deadline(&self) -> Option<(u64, SessionId)> {
+        self.by_deadline.first().copied()
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.by_worker.values().copied()
+    }
+}

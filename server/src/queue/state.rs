@@ -1,0 +1,562 @@
+//! One queue: its state, and how each fact changes it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use gangline_protocol::item::ResultView;
+use gangline_protocol::{
+    Counts, ItemId, ItemKey, Json, Phase, QueueName, QueueSettings, QueueUid, SessionEnd,
+    SessionId, SettleOutcome, WorkerName,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::digest::Digest;
+use super::fact::{AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, SessionEndRecord};
+use super::items::{Extra, Holder, Item, Items, Place, Slot};
+use super::lanes::{Lanes, Standing};
+use super::sessions::{Session, Sessions};
+
+/// One batch of items with its settings, phase and uid.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    pub(super) number: u32,
+    pub(super) name: QueueName,
+    pub(super) uid: QueueUid,
+    pub(super) settings: QueueSettings,
+    pub(super) created_ms: u64,
+    pub(super) sealed: bool,
+    pub(super) paused: bool,
+    pub(super) ended: Option<Ended>,
+    pub(super) items: Items,
+    pub(super) lanes: Lanes,
+    pub(super) delayed: BTreeSet<(u64, ItemId)>,
+    pub(super) dead: BTreeSet<ItemId>,
+    pub(super) keys: HashMap<KeyHash, ItemId>,
+    pub(super) sessions: Sessions,
+    /// Worker names that get no session, and until when.
+    pub(super) revoked: BTreeMap<WorkerName, u64>,
+    /// Ends of single leases, in queue time; items with a time limit only.
+    pub(super) lease_deadlines: BTreeSet<(u64, ItemId)>,
+    pub(super) results: Vec<ResultRecord>,
+    pub(super) digest: Digest,
+    pub(super) counts: Counts,
+    pub(super) retried: u64,
+    pub(super) first_lease_ms: Option<u64>,
+    pub(super) last_done_ms: Option<u64>,
+    /// Advances by at most one heartbeat interval a step, so that no outage ends a session.
+    pub(super) queue_time: u64,
+    pub(super) stepped_ms: u64,
+}
+
+/// The first 16 bytes of a key's SHA-256: enough to tell keys apart, in a fixed small size.
+pub(super) type KeyHash = [u8; 16];
+
+pub(super) fn key_hash(key: &ItemKey) -> KeyHash {
+    let hash: [u8; 32] = Sha256::digest(key.as_str().as_bytes()).into();
+    let mut short = KeyHash::default();
+    short.copy_from_slice(&hash[..16]);
+    short
+}
+
+/// A recorded result.
+#[derive(Debug, Clone)]
+pub(super) struct ResultRecord {
+    pub(super) id: ItemId,
+    pub(super) key: Option<ItemKey>,
+    pub(super) result: Json,
+    pub(super) attempt: u16,
+    pub(super) took_ms: u64,
+}
+
+impl From<&ResultRecord> for ResultView {
+    fn from(record: &ResultRecord) -> Self {
+        let ResultRecord {
+            id,
+            key,
+            result,
+            attempt,
+            took_ms,
+        } = record.clone();
+        Self {
+            id,
+            key,
+            result,
+            attempt,
+            took_ms,
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(created: &Created) -> Self {
+        Self {
+            number: created.number,
+            name: created
+                .name
+                .parse()
+                .expect("a recorded queue name was checked"),
+            uid: QueueUid(created.uid),
+            settings: created.settings.into(),
+            created_ms: created.at_ms,
+            sealed: false,
+            paused: false,
+            ended: None,
+            items: Items::default(),
+            lanes: Lanes::default(),
+            delayed: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            keys: HashMap::new(),
+            sessions: Sessions::default(),
+            revoked: BTreeMap::new(),
+            lease_deadlines: BTreeSet::new(),
+            results: Vec::new(),
+            digest: Digest::default(),
+            counts: Counts::default(),
+            retried: 0,
+            first_lease_ms: None,
+            last_done_ms: None,
+            queue_time: 0,
+            stepped_ms: created.at_ms,
+        }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match (&self.ended, self.sealed) {
+            (Some(ended), _) => match ended.phase {
+                gangline_protocol::EndPhase::Drained => Phase::Drained,
+                gangline_protocol::EndPhase::Stopped => Phase::Stopped,
+            },
+            (None, true) => Phase::Sealed,
+            (None, false) => Phase::Open,
+        }
+    }
+
+    /// Lets queue time pass, by at most one heartbeat interval.
+    pub(super) fn advance(&mut self, now_ms: u64) {
+        let passed = now_ms.saturating_sub(self.stepped_ms);
+        self.queue_time += passed.min(self.settings.heartbeat_ms);
+        self.stepped_ms = self.stepped_ms.max(now_ms);
+    }
+
+    /// Makes a fact true. This is the only way in which lasting state changes, live and in a
+    /// replay; facts are made by code that has checked that they may become true.
+    pub(super) fn evolve(&mut self, fact: Fact) {
+        match fact {
+            Fact::Configured(settings) => self.settings = settings.into(),
+            Fact::Pushed { at_ms, items } => {
+                for item in items {
+                    self.add(item, at_ms);
+                }
+            }
+            Fact::SessionOpened {
+                session,
+                worker,
+                nonce,
+                at_ms,
+            } => {
+                let worker = worker.parse().expect("a recorded worker name was checked");
+                let deadline = self.queue_time + self.settings.session_ms;
+                let session_id = SessionId(session);
+                self.sessions
+                    .insert(session_id, Session::new(worker, nonce, at_ms, deadline));
+            }
+            Fact::SessionEnded {
+                session,
+                end,
+                counted,
+                at_ms,
+            } => {
+                self.end_session(SessionId(session), end.into(), counted, at_ms);
+            }
+            Fact::Revoked { worker, until_ms } => {
+                let worker = worker.parse().expect("a recorded worker name was checked");
+                self.revoked.insert(worker, until_ms);
+            }
+            Fact::Leased {
+                session,
+                lease,
+                request,
+                at_ms,
+                starting,
+                items,
+            } => {
+                self.lease_items(SessionId(session), lease, request, at_ms, starting, &items);
+            }
+            Fact::Started { items } => {
+                for id in items {
+                    let item = self.items.live_mut(ItemId(id));
+                    if let Some(holder) = item.and_then(|item| item.extra().holder.as_mut()) {
+                        holder.started = true;
+                    }
+                }
+            }
+            Fact::Settled {
+                id,
+                lease,
+                session,
+                at_ms,
+                end,
+            } => {
+                self.settle_item(ItemId(id), lease, session.map(SessionId), at_ms, end);
+            }
+            Fact::TimedOut { id, at_ms } => self.time_out(ItemId(id), at_ms),
+            Fact::Cancelled { id } => {
+                let id = ItemId(id);
+                self.withdraw(id);
+                self.items.settle(id, Slot::Cancelled);
+                self.counts.cancelled += 1;
+            }
+            Fact::Redriven { items } => {
+                for id in items.into_iter().map(ItemId) {
+                    self.withdraw(id);
+                    let item = self.items.live_mut(id).expect("a dead item is there");
+                    item.attempts = 0;
+                    item.extra().lost_attempts = 0;
+                    self.make_ready(id, Standing::CameBack);
+                }
+            }
+            Fact::Sealed => self.sealed = true,
+            Fact::Paused(paused) => self.paused = paused,
+            Fact::Ended(ended) => self.end(ended),
+        }
+    }
+
+    fn add(&mut self, record: ItemRecord, at_ms: u64) {
+        let ItemRecord {
+            payload: JsonText(payload),
+            key,
+            priority,
+            due_ms,
+            time_limit_ms,
+            max_attempts,
+            traceparent,
+        } = record;
+        let due_ms = due_ms.filter(|due| *due > at_ms);
+        let special = due_ms.is_some()
+            || time_limit_ms.is_some()
+            || max_attempts.is_some()
+            || traceparent.is_some();
+        let extra = special.then(|| {
+            let rest = Extra::default();
+            Box::new(Extra {
+                due_ms,
+                time_limit_ms,
+                max_attempts,
+                traceparent,
+                ..rest
+            })
+        });
+        let item = Item {
+            payload,
+            extra,
+            place: Place::Delayed,
+            priority,
+            attempts: 0,
+        };
+        let key: Option<ItemKey> =
+            key.map(|key| key.parse().expect("a recorded item key was checked"));
+        let hash = key.as_ref().map(key_hash);
+        let id = self.items.push(item, key);
+        if let Some(hash) = hash {
+            self.keys.insert(hash, id);
+        }
+        match due_ms {
+            Some(due_ms) => {
+                self.delayed.insert((due_ms, id));
+                self.counts.delayed += 1;
+            }
+            None => self.make_ready(id, Standing::Fresh),
+        }
+    }
+
+    /// Puts an item that is nowhere among the ready ones.
+    fn make_ready(&mut self, id: ItemId, standing: Standing) {
+        let max_attempts = self.settings.max_attempts;
+        let item = self
+            .items
+            .live_mut(id)
+            .expect("an item that gets ready is not settled");
+        item.place = Place::Ready;
+        let alone = item.must_run_alone(max_attempts);
+        let standing = if alone { Standing::Alone } else { standing };
+        self.lanes.insert(id, item.priority, standing);
+        self.counts.ready += 1;
+    }
+
+    /// Moves an item whose time has come.
+    pub(super) fn make_due(&mut self, id: ItemId) {
+        self.withdraw(id);
+        self.make_ready(id, Standing::CameBack);
+    }
+
+    /// Takes an unsettled item out of wherever it is, and out of the counts.
+    fn withdraw(&mut self, id: ItemId) {
+        let item = self
+            .items
+            .live_mut(id)
+            .expect("an item that is withdrawn is not settled");
+        match item.place {
+            Place::Ready => {
+                let priority = item.priority;
+                self.lanes.remove(id, priority);
+                self.counts.ready -= 1;
+            }
+            Place::Delayed => {
+                let due_ms = item
+                    .extra()
+                    .due_ms
+                    .take()
+                    .expect("a delayed item has a time");
+                self.delayed.remove(&(due_ms, id));
+                self.counts.delayed -= 1;
+            }
+            Place::Leased => {
+                let holder = item
+                    .extra()
+                    .holder
+                    .take()
+                    .expect("a leased item has a holder");
+                if let Some(deadline) = holder.deadline {
+                    self.lease_deadlines.remove(&(deadline, id));
+                }
+                if let Some(session) = self.sessions.get_mut(holder.session) {
+                    session.holds.remove(&id);
+                    if session.holds.is_empty() {
+                        session.idle_since_ms = self.stepped_ms;
+                    }
+                }
+                self.counts.leased -= 1;
+            }
+            Place::Dead => {
+                self.dead.remove(&id);
+                self.counts.dead -= 1;
+            }
+        }
+    }
+
+    fn lease_items(
+        &mut self,
+        session_id: SessionId,
+        lease: u64,
+        request: u64,
+        at_ms: u64,
+        starting: u32,
+        items: &[u64],
+    ) {
+        for (index, id) in items.iter().copied().map(ItemId).enumerate() {
+            self.withdraw(id);
+            let item = self
+                .items
+                .live_mut(id)
+                .expect("a leased item is not settled");
+            item.place = Place::Leased;
+            let attempt = item.attempts + 1;
+            let queue_time = self.queue_time;
+            let session_ms = self.settings.session_ms;
+            let extra = item.extra();
+            let deadline = extra
+                .time_limit_ms
+                .map(|limit| queue_time + limit + session_ms);
+            let started = index < starting as usize;
+            extra.holder = Some(Holder {
+                session: session_id,
+                started,
+                deadline,
+            });
+            extra.lease = lease;
+            extra.attempt = attempt;
+            extra.lease_lost = false;
+            extra.leased_ms = at_ms;
+            if let Some(deadline) = deadline {
+                self.lease_deadlines.insert((deadline, id));
+            }
+            self.counts.leased += 1;
+        }
+        self.first_lease_ms.get_or_insert(at_ms);
+        let session = self
+            .sessions
+            .get_mut(session_id)
+            .expect("a leasing session is open");
+        session.holds.extend(items.iter().copied().map(ItemId));
+        session.last_request = request;
+        session.last_lease = lease;
+    }
+
+    fn settle_item(
+        &mut self,
+        id: ItemId,
+        lease: u64,
+        session_id: Option<SessionId>,
+        at_ms: u64,
+        end: AttemptEnd,
+    ) {
+        self.withdraw(id);
+        let outcome = match end {
+            AttemptEnd::Done(JsonText(result)) => {
+                self.record_result(id, result, at_ms);
+                SettleOutcome::Done
+            }
+            AttemptEnd::Retry { due_ms, error } => {
+                let item = self
+                    .items
+                    .live_mut(id)
+                    .expect("a retried item is not settled");
+                item.attempts += 1;
+                item.extra().error = error;
+                self.retried += 1;
+                if due_ms > at_ms {
+                    item.place = Place::Delayed;
+                    item.extra().due_ms = Some(due_ms);
+                    self.delayed.insert((due_ms, id));
+                    self.counts.delayed += 1;
+                } else {
+                    self.make_ready(id, Standing::CameBack);
+                }
+                SettleOutcome::Retry
+            }
+            AttemptEnd::Dead { error } => {
+                let item = self
+                    .items
+                    .live_mut(id)
+                    .expect("a dead item is not settled for good");
+                // A late settle names an attempt that its loss may have counted already.
+                item.attempts = item.attempts.max(item.extra().attempt);
+                item.extra().error = error;
+                item.extra().lease_lost = false;
+                self.bury(id, at_ms);
+                SettleOutcome::Dead
+            }
+            AttemptEnd::Release => {
+                self.make_ready(id, Standing::CameBack);
+                SettleOutcome::Release
+            }
+        };
+        if let Some(session) = session_id.and_then(|id| self.sessions.get_mut(id)) {
+            session.remember(id, lease, outcome);
+            session.lost.remove(&id);
+            session.done += u64::from(outcome == SettleOutcome::Done);
+        }
+    }
+
+    fn record_result(&mut self, id: ItemId, result: Json, at_ms: u64) {
+        let place = u32::try_from(self.results.len()).expect("fewer than 4 billion results");
+        let (item, key) = self.items.settle(id, Slot::Done(place));
+        self.digest.add(id, result.get());
+        let extra = item.extra.as_ref().expect("a settled item was leased");
+        let took_ms = at_ms.saturating_sub(extra.leased_ms);
+        let attempt = extra.attempt;
+        self.results.push(ResultRecord {
+            id,
+            key,
+            result,
+            attempt,
+            took_ms,
+        });
+        self.counts.done += 1;
+        self.last_done_ms = Some(at_ms);
+    }
+
+    fn bury(&mut self, id: ItemId, at_ms: u64) {
+        let item = self
+            .items
+            .live_mut(id)
+            .expect("a dead item is not settled for good");
+        item.place = Place::Dead;
+        item.extra().dead_ms = at_ms;
+        self.dead.insert(id);
+        self.counts.dead += 1;
+    }
+
+    /// Takes a lease from its holder without a settle. A counted one that was the last leaves the
+    /// item dead; a late settle still counts either way.
+    fn lose_lease(&mut self, id: ItemId, counted: bool, error: &str, at_ms: u64) {
+        self.withdraw(id);
+        let max_attempts = self.settings.max_attempts;
+        let item = self
+            .items
+            .live_mut(id)
+            .expect("a leased item is not settled");
+        item.extra().lease_lost = true;
+        if counted {
+            item.attempts += 1;
+            self.retried += 1;
+            item.extra().error = Some(error.into());
+            if item.attempts >= item.max_attempts(max_attempts) {
+                self.retried -= 1;
+                self.bury(id, at_ms);
+                return;
+            }
+        }
+        self.make_ready(id, Standing::CameBack);
+    }
+
+    fn time_out(&mut self, id: ItemId, at_ms: u64) {
+        let holder = self.items.live(id).and_then(Item::holder);
+        self.lose_lease(
+            id,
+            true,
+            "the attempt took longer than its time limit",
+            at_ms,
+        );
+        if let Some(session) = holder.and_then(|holder| self.sessions.get_mut(holder.session)) {
+            session.lost.insert(id);
+        }
+    }
+
+    fn end_session(&mut self, id: SessionId, end: SessionEnd, counted: bool, at_ms: u64) {
+        let Some(session) = self.sessions.remove(id, end) else {
+            return;
+        };
+        for item_id in session.holds {
+            let item = self
+                .items
+                .live_mut(item_id)
+                .expect("a held item is not settled");
+            let started = item.extra().holder.is_some_and(|holder| holder.started);
+            let counted = counted && started;
+            if counted {
+                item.extra().lost_attempts += 1;
+            }
+            let error = format!("the session of worker {} was lost", session.worker);
+            self.lose_lease(item_id, counted, &error, at_ms);
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        self.lease_deadlines.clear();
+        for id in self.sessions.ids().collect::<Vec<_>>() {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.holds.clear();
+                session.lost.clear();
+                session.idle_since_ms = ended.at_ms;
+            }
+        }
+        let left = self.counts.left();
+        self.counts.abandoned += left;
+        self.counts.ready = 0;
+        self.counts.delayed = 0;
+        self.counts.leased = 0;
+        self.lanes = Lanes::default();
+        self.delayed.clear();
+        self.ended = Some(ended);
+    }
+
+    /// Gives every session a fresh deadline; after a replay.
+    pub(super) fn resume_sessions(&mut self, now_ms: u64) {
+        self.stepped_ms = now_ms;
+        let deadline = self.queue_time + self.settings.session_ms;
+        for id in self.sessions.ids().collect::<Vec<_>>() {
+            self.sessions.extend(id, deadline);
+        }
+    }
+}
+
+impl From<SessionEndRecord> for SessionEnd {
+    fn from(end: SessionEndRecord) -> Self {
+        match end {
+            SessionEndRecord::Expired => Self::Expired,
+            SessionEndRecord::Replaced => Self::Replaced,
+            SessionEndRecord::Revoked => Self::Revoked,
+            SessionEndRecord::Left => Self::Left,
+        }
+    }
+}
