@@ -9,31 +9,36 @@ pub mod claim;
 pub mod conditions;
 pub mod create;
 pub mod deletion_order;
+pub mod end;
 pub mod event;
 pub mod failure_policy;
 pub mod indexes;
 pub mod orphan;
 pub mod per_index;
+pub mod queue;
 pub mod size;
 pub mod success_policy;
 pub mod tally;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 pub use account::{Accounting, Conclusion, Outcome, account};
 pub use backoff::BackoffRecord;
 pub use create::NewPod;
+pub use end::End;
 pub use event::{Event, EventKind};
+pub use queue::{GonePod, QueueAction, QueueSnapshot, QueueView};
 
-use crate::api::{CompletionMode, Job, JobCondition, Pod, PodPhase, Uid};
+use crate::api::{CompletionMode, Job, Pod, Uid};
 use claim::Claim;
-use conditions::Verdict;
 use create::Template;
-use size::Sizing;
+use end::Failures;
+use queue::{AnnotationError, Demand, Direction, Forgiven, QueueSpec, WorkerSettings};
+use size::{Sizing, Slot};
 use tally::Tally;
 
 /// Everything that a plan depends on.
@@ -53,6 +58,14 @@ pub struct Observed {
     pub removals_in_flight: HashSet<Uid>,
     /// The failures since the last success, from earlier syncs.
     pub backoff: BackoffRecord,
+    /// What is seen of the Job's queue; read after the Pods.
+    pub queue: QueueView,
+    /// Pods of the Job whose objects are gone, as long as they may have sessions.
+    pub gone: Vec<GonePod>,
+    /// Restarts in place that were made good by progress.
+    pub forgiven: Forgiven,
+    /// How workers reach the queue service.
+    pub workers: WorkerSettings,
     /// Where the random parts of names come from; another one for each plan.
     pub seed: u64,
 }
@@ -103,6 +116,8 @@ pub struct Plan {
     pub create: Vec<Vec<NewPod>>,
     /// How the Job ends, if it does.
     pub end: Option<End>,
+    /// What to ask of the queue service, before Pods are made or deleted.
+    pub queue_actions: Vec<QueueAction>,
     /// What to say, beside what the actions themselves have to say.
     pub events: Vec<Event>,
     /// When to look again, if nothing happens before.
@@ -131,17 +146,6 @@ pub enum FinalizerFirst {
     Keep,
 }
 
-/// How a Job ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    /// What its conditions say.
-    pub verdict: Verdict,
-    /// The condition that announces it, unless it stands already.
-    pub interim: Option<JobCondition>,
-    /// Pods may still run for a while: they are counted when they have ended.
-    pub draining: bool,
-}
-
 /// What the accounting goes on from.
 #[derive(Debug, Clone, Default)]
 pub struct Basis {
@@ -151,6 +155,10 @@ pub struct Basis {
     pub backoff: BackoffRecord,
     /// The number of Pods was judged: suspension may be written down.
     pub sized: bool,
+    /// The Job ends with its queue, not with its Pods.
+    pub has_queue: bool,
+    /// Restarts in place that are forgiven from now on.
+    pub forgiven: Forgiven,
 }
 
 /// Decides what to do about a Job at `now`.
@@ -165,32 +173,243 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         adopt,
         release,
     } = claim::claim(job, &observed.pods, observed.may_adopt);
-    let tally = Tally::new(job, pods, &observed.removals_in_flight);
-    let backoff = updated_backoff(observed.backoff, &tally);
-    let mut plan = Plan {
-        adopt,
-        release,
-        ..Plan::default()
+    let (pods, events) = queue::without_false_successes(job, pods, &observed.queue);
+    let mut planner = Planner {
+        observed,
+        tally: Tally::new(job, pods, &observed.removals_in_flight),
+        now,
+        plan: Plan {
+            adopt,
+            release,
+            events,
+            ..Plan::default()
+        },
     };
-    plan.end = end(job, &tally, now);
-    if plan.end.is_some() {
-        plan.delete = deletions(&tally.active, FinalizerFirst::Keep);
-    } else {
-        plan.requeue_after = until_deadline(job, now);
-        if observed.expectations_met && !job.is_deleting() {
-            plan.basis.sized = true;
-            plan_size(&mut plan, observed, &tally, backoff, now);
+    match QueueSpec::of(job) {
+        Ok(None) => planner.plan_plain(),
+        Ok(Some(spec)) => planner.plan_with_queue(&spec),
+        Err(error) => planner.plan_without_sense(&error),
+    }
+    planner.plan.basis.tally = planner.tally;
+    planner.plan
+}
+
+/// A plan in the making.
+struct Planner<'a> {
+    observed: &'a Observed,
+    tally: Tally,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// A Job as Kubernetes knows it.
+    fn plan_plain(&mut self) {
+        let job = &*self.observed.job;
+        self.plan.basis.backoff = updated_backoff(self.observed.backoff, &self.tally);
+        let failures = Failures::Known {
+            pods: self.tally.failed,
+            restarts: end::restarts(&self.tally),
+        };
+        let wanted = size::wanted(job, &self.tally);
+        self.end_or_size(failures, wanted, None);
+    }
+
+    /// A Job that ends with its queue.
+    fn plan_with_queue(&mut self, spec: &QueueSpec) {
+        let job = &*self.observed.job;
+        self.plan.basis.has_queue = true;
+        self.plan.basis.forgiven = self.observed.forgiven;
+        if let QueueView::Seen(seen) = &self.observed.queue {
+            let workers = &seen.workers;
+            let revocations =
+                queue::workers::revocations(&self.tally, &self.observed.gone, workers);
+            self.plan.queue_actions.extend(revocations);
+        }
+        let announced = conditions::announced(job);
+        let verdict = match &announced {
+            Some((verdict, _)) if queue::verdict::is_by_queue(&verdict.reason) => {
+                Some(verdict.clone())
+            }
+            Some(_) => None,
+            None => queue::verdict::verdict(job, spec, &self.observed.queue),
+        };
+        if let Some(verdict) = verdict {
+            let condition = announced.map(|(_, condition)| condition);
+            let left = queue::verdict::drain_left(spec.drain, condition, self.now);
+            self.drain(verdict, condition.is_none(), left);
+            return;
+        }
+        let failures = self.failures_of_work();
+        let Direction {
+            demand,
+            actions,
+            events,
+            look_again,
+        } = queue::direct(spec, &self.observed.queue, job, &self.tally, self.now);
+        let active = signed(self.tally.active.len());
+        let kept = active.min(job.parallelism());
+        let wanted = match demand {
+            Demand::NoNewPods => kept,
+            Demand::UpTo(useful) => useful.max(kept),
+        };
+        self.end_or_size(failures, wanted, Some(spec));
+        if self.plan.end.is_none() && !job.is_deleting() {
+            self.plan.queue_actions.extend(actions);
+            self.plan.events.extend(events);
+            self.plan.requeue_after = earliest(self.plan.requeue_after, look_again);
+            if let Demand::UpTo(useful) = demand {
+                self.delete_idle(spec, active - useful);
+            }
         }
     }
-    plan.basis.tally = tally;
-    plan.basis.backoff = backoff;
-    plan
+
+    /// A Job whose annotations mean nothing: it is left as it is until they do.
+    fn plan_without_sense(&mut self, error: &AnnotationError) {
+        let mut message = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            message.push_str(&format!(": {source}"));
+        }
+        self.plan.basis.has_queue = true;
+        self.plan
+            .events
+            .push(Event::waiting("InvalidQueueAnnotation", message));
+        let active = signed(self.tally.active.len());
+        self.end_or_size(Failures::Unknown, active, None);
+    }
+
+    /// Counts failures since an item was last done, if that can be seen.
+    fn failures_of_work(&mut self) -> Failures {
+        let QueueView::Seen(seen) = &self.observed.queue else {
+            return Failures::Unknown;
+        };
+        let last_done = queue::failures::last_done(&seen.status);
+        let record = queue::failures::since_last_done(&self.observed.job, &self.tally, last_done);
+        let restarts = end::restarts(&self.tally);
+        let forgiven = self.observed.forgiven.after(last_done, restarts);
+        self.plan.basis.backoff = record;
+        self.plan.basis.forgiven = forgiven;
+        Failures::Known {
+            pods: record.failures_after_last_success.into(),
+            restarts: restarts - forgiven.restarts,
+        }
+    }
+
+    /// Lets Pods leave by themselves, and deletes those that do not.
+    fn drain(&mut self, verdict: conditions::Verdict, is_new: bool, left: Option<Duration>) {
+        let mut end = if is_new {
+            let abandoned = self.abandoned();
+            if abandoned > 0 {
+                self.plan.events.push(Event::warning(
+                    "AbandonedItems",
+                    format!("{abandoned} items were abandoned: {}", verdict.message),
+                ));
+            }
+            End::new(verdict, self.now)
+        } else {
+            End::announced(verdict)
+        };
+        end.draining = !self.tally.active.is_empty();
+        self.plan.end = Some(end);
+        match left {
+            Some(left) if !self.tally.active.is_empty() => self.plan.requeue_after = Some(left),
+            Some(_) => {}
+            None => self.plan.delete = deletions(&self.tally.active, FinalizerFirst::Remove),
+        }
+    }
+
+    fn abandoned(&self) -> u64 {
+        match &self.observed.queue {
+            QueueView::Seen(seen) => seen.status.counts.abandoned,
+            QueueView::Unread | QueueView::Unavailable(_) | QueueView::Missing => 0,
+        }
+    }
+
+    fn end_or_size(&mut self, failures: Failures, wanted: i64, spec: Option<&QueueSpec>) {
+        let job = &*self.observed.job;
+        let end = match conditions::announced(job) {
+            Some((verdict, _)) => Some(End::announced(verdict)),
+            None => end::reached(job, &self.tally, failures, self.now)
+                .map(|verdict| End::new(verdict, self.now)),
+        };
+        if end.is_some() {
+            self.plan.end = end;
+            self.plan.delete = deletions(&self.tally.active, FinalizerFirst::Keep);
+            return;
+        }
+        self.plan.requeue_after = end::until_deadline(job, self.now);
+        if self.observed.expectations_met && !job.is_deleting() {
+            self.plan.basis.sized = true;
+            self.size(wanted, spec);
+        }
+    }
+
+    fn size(&mut self, wanted: i64, spec: Option<&QueueSpec>) {
+        let job = &*self.observed.job;
+        if job.is_suspended() {
+            self.plan.delete = deletions(&self.tally.active, FinalizerFirst::Remove);
+            return;
+        }
+        let holdings = match &self.observed.queue {
+            QueueView::Seen(seen) => queue::workers::holdings(&seen.workers),
+            QueueView::Unread | QueueView::Unavailable(_) | QueueView::Missing => HashMap::new(),
+        };
+        let Sizing {
+            delete,
+            create,
+            retry_after,
+        } = size::size(
+            job,
+            &self.tally,
+            wanted,
+            self.plan.basis.backoff,
+            self.now,
+            |pod| holdings.get(pod.uid()).copied().unwrap_or(0),
+        );
+        self.plan.delete = deletions(&delete, FinalizerFirst::Remove);
+        self.plan.requeue_after = earliest(self.plan.requeue_after, retry_after);
+        if !create.is_empty() {
+            self.create(create, spec);
+        }
+    }
+
+    fn create(&mut self, slots: Vec<Slot>, spec: Option<&QueueSpec>) {
+        match Template::new(&self.observed.job) {
+            Ok(mut template) => {
+                if let Some(spec) = spec {
+                    queue::pods::equip(&mut template, spec, &self.observed.workers);
+                }
+                self.plan.create = batches(&template, slots, self.observed.seed);
+            }
+            Err(error) => {
+                let message = format!("Error creating: {error}");
+                self.plan
+                    .events
+                    .push(Event::warning("FailedCreate", message));
+                self.plan.error = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Deletes Pods that nobody needs and that have held nothing for long.
+    fn delete_idle(&mut self, spec: &QueueSpec, spare: i64) {
+        let QueueView::Seen(seen) = &self.observed.queue else {
+            return;
+        };
+        let spare = usize::try_from(spare).unwrap_or(0);
+        let is_settled = self.plan.basis.sized && self.plan.delete.is_empty();
+        if is_settled && !self.observed.job.is_suspended() && spare > 0 {
+            let idle = queue::workers::idle(&self.tally, spec, &seen.workers, spare, self.now);
+            self.plan.delete = deletions(&idle, FinalizerFirst::Remove);
+        }
+    }
 }
 
 fn skipped(observed: &Observed) -> Option<Plan> {
     let job = &observed.job;
     let mut events = Vec::new();
     let skip = if !observed.scope.contains(job) {
+        events.extend(queue::not_managed(job));
         Skip::ManagedElsewhere
     } else if conditions::finished(&job.status.conditions).is_some() {
         Skip::Finished
@@ -217,179 +436,7 @@ fn updated_backoff(record: BackoffRecord, tally: &Tally) -> BackoffRecord {
     record.after(&ends(&tally.new_succeeded), &ends(&tally.new_failed))
 }
 
-/// Finds the end that the Job has reached before its size is judged.
-fn end(job: &Job, tally: &Tally, now: Timestamp) -> Option<End> {
-    if let Some((verdict, _)) = conditions::announced(job) {
-        return Some(End {
-            verdict,
-            interim: None,
-            draining: false,
-        });
-    }
-    let verdict = failed_by_policy(job, tally)
-        .or_else(|| past_backoff_limit(job, tally))
-        .or_else(|| past_deadline(job, now))
-        .or_else(|| past_index_limits(job, tally))
-        .or_else(|| succeeded_by_policy(job, tally))?;
-    Some(End::new(verdict, now))
-}
-
-impl End {
-    /// Returns an end that is announced now.
-    #[must_use]
-    pub fn new(verdict: Verdict, now: Timestamp) -> Self {
-        Self {
-            interim: Some(verdict.interim(now)),
-            verdict,
-            draining: false,
-        }
-    }
-}
-
-fn failed_by_policy(job: &Job, tally: &Tally) -> Option<Verdict> {
-    let policy = job.spec.pod_failure_policy.as_ref()?;
-    let message = tally
-        .pods
-        .iter()
-        .filter(|pod| tally::counts_as_failed(job, pod))
-        .find_map(|pod| failure_policy::matched(Some(policy), pod).job_failure())?;
-    Some(Verdict::failure("PodFailurePolicy", message))
-}
-
-fn past_backoff_limit(job: &Job, tally: &Tally) -> Option<Verdict> {
-    let limit = job.backoff_limit();
-    let failed = i64::try_from(tally.failed).unwrap_or(i64::MAX);
-    let is_past = failed > limit || (restarts_in_place(job) && past_limit(restarts(tally), limit));
-    is_past.then(backoff_limit_exceeded)
-}
-
-/// The verdict on a Job with too many failures.
-fn backoff_limit_exceeded() -> Verdict {
-    Verdict::failure(
-        "BackoffLimitExceeded",
-        "Job has reached the specified backoff limit",
-    )
-}
-
-/// In place, reaching the limit is enough; a limit of 0 bears no restart.
-fn past_limit(restarts: i64, limit: i64) -> bool {
-    if limit == 0 {
-        restarts > 0
-    } else {
-        restarts >= limit
-    }
-}
-
-fn restarts_in_place(job: &Job) -> bool {
-    job.spec.template["spec"]["restartPolicy"] == "OnFailure"
-}
-
-fn restarts(tally: &Tally) -> i64 {
-    tally
-        .pods
-        .iter()
-        .map(|pod| &pod.status)
-        .filter(|status| matches!(status.phase, Some(PodPhase::Running | PodPhase::Pending)))
-        .flat_map(|status| {
-            status
-                .init_container_statuses
-                .iter()
-                .chain(&status.container_statuses)
-        })
-        .map(|container| i64::from(container.restart_count))
-        .sum()
-}
-
-fn past_deadline(job: &Job, now: Timestamp) -> Option<Verdict> {
-    let left = deadline_left(job, now)?;
-    left.is_none().then(|| {
-        Verdict::failure(
-            "DeadlineExceeded",
-            "Job was active longer than specified deadline",
-        )
-    })
-}
-
-fn until_deadline(job: &Job, now: Timestamp) -> Option<Duration> {
-    deadline_left(job, now)?
-}
-
-/// Returns what is left of a deadline that runs; nothing is left of one that is past.
-fn deadline_left(job: &Job, now: Timestamp) -> Option<Option<Duration>> {
-    let seconds = job.spec.active_deadline_seconds?;
-    if job.is_suspended() {
-        return None;
-    }
-    // A Job that has not been started yet starts in this sync.
-    let start = job.status.start_time.as_ref().map_or(now, |time| time.0);
-    let left = SignedDuration::from_secs(seconds).saturating_sub(now.duration_since(start));
-    Some(Duration::try_from(left).ok().filter(|left| !left.is_zero()))
-}
-
-fn past_index_limits(job: &Job, tally: &Tally) -> Option<Verdict> {
-    let failed = tally.failed_indexes.as_ref()?.len();
-    let bearable = job
-        .spec
-        .max_failed_indexes
-        .map(|max| u64::try_from(max).unwrap_or(0));
-    if bearable.is_some_and(|max| failed > max) {
-        return Some(Verdict::failure(
-            "MaxFailedIndexesExceeded",
-            "Job has exceeded the specified maximal number of failed indexes",
-        ));
-    }
-    let all = u64::from(tally::completions(job));
-    (failed > 0 && failed + tally.completed.len() >= all)
-        .then(|| Verdict::failure("FailedIndexes", "Job has failed indexes"))
-}
-
-fn succeeded_by_policy(job: &Job, tally: &Tally) -> Option<Verdict> {
-    if !job.is_indexed() {
-        return None;
-    }
-    let message = success_policy::matched(
-        job.spec.success_policy.as_ref(),
-        tally::completions(job),
-        &tally.completed,
-    )?;
-    Some(Verdict::success("SuccessPolicy", message))
-}
-
-fn plan_size(
-    plan: &mut Plan,
-    observed: &Observed,
-    tally: &Tally,
-    backoff: BackoffRecord,
-    now: Timestamp,
-) {
-    let job = &*observed.job;
-    if job.is_suspended() {
-        plan.delete = deletions(&tally.active, FinalizerFirst::Remove);
-        return;
-    }
-    let Sizing {
-        delete,
-        create,
-        retry_after,
-    } = size::size(job, tally, size::wanted(job, tally), backoff, now);
-    plan.delete = deletions(&delete, FinalizerFirst::Remove);
-    plan.requeue_after = earliest(plan.requeue_after, retry_after);
-    if create.is_empty() {
-        return;
-    }
-    match Template::new(job) {
-        Ok(template) => plan.create = batches(&template, create, observed.seed),
-        Err(error) => {
-            plan.events.push(Event::warning(
-                "FailedCreate",
-                format!("Error creating: {error}"),
-            ));
-            plan.error = Some(error.to_string());
-        }
-    }
-}
-
-fn batches(template: &Template, slots: Vec<size::Slot>, seed: u64) -> Vec<Vec<NewPod>> {
+fn batches(template: &Template, slots: Vec<Slot>, seed: u64) -> Vec<Vec<NewPod>> {
     let mut taken = HashSet::new();
     let mut suffixes = (0..).map(|n| create::suffix(seed, n));
     let pods = slots
@@ -421,4 +468,8 @@ pub fn earliest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (either, None) | (None, either) => either,
     }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

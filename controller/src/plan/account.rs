@@ -100,7 +100,7 @@ pub fn account(
     }
     let end = match &plan.end {
         Some(end) => reached(observed, end, tally, deleted),
-        None if is_complete(job, tally, active) => Some(End::new(
+        None if !plan.basis.has_queue && is_complete(job, tally, active) => Some(End::new(
             Verdict::success(
                 "CompletionsReached",
                 "Reached expected number of succeeded pods",
@@ -135,6 +135,12 @@ pub fn account(
         changed,
         now,
     });
+    if plan.basis.has_queue
+        && let Some(terminal) = &mut accounting.terminal
+    {
+        // Peers of the first success are no surplus.
+        terminal.completions = None;
+    }
     accounting.backoff = accounting.first.is_some().then_some(plan.basis.backoff);
     accounting.events = events;
     Some(accounting)

@@ -53,6 +53,8 @@ pub fn wanted(job: &Job, tally: &Tally) -> i64 {
 }
 
 /// Sizes a Job that is not suspended towards `wanted` active Pods.
+///
+/// Those that hold least work go first.
 #[must_use]
 pub fn size(
     job: &Job,
@@ -60,10 +62,11 @@ pub fn size(
     wanted: i64,
     backoff: BackoffRecord,
     now: Timestamp,
+    holds: impl Fn(&Pod) -> u64,
 ) -> Sizing {
     let active = signed(tally.active.len());
     let surplus = usize::try_from(active - wanted).unwrap_or(0);
-    let mut delete = surplus_pods(job, tally, surplus);
+    let mut delete = surplus_pods(job, tally, surplus, holds);
     if !delete.is_empty() {
         delete.truncate(CHANGES_MAX);
         return Sizing {
@@ -150,7 +153,12 @@ pub fn lowest_pending(taken: &Indexes, count: usize, completions: u32) -> Vec<u3
 }
 
 /// Returns at least `surplus` active Pods to delete, and every one whose index is not its own.
-fn surplus_pods(job: &Job, tally: &Tally, surplus: usize) -> Vec<Arc<Pod>> {
+fn surplus_pods(
+    job: &Job,
+    tally: &Tally,
+    surplus: usize,
+    holds: impl Fn(&Pod) -> u64,
+) -> Vec<Arc<Pod>> {
     let (mut delete, mut left) = if job.is_indexed() {
         without_right_to_index(&tally.active, completions(job))
     } else {
@@ -158,6 +166,8 @@ fn surplus_pods(job: &Job, tally: &Tally, surplus: usize) -> Vec<Arc<Pod>> {
     };
     if delete.len() < surplus {
         deletion_order::sort(&mut left);
+        // Stable: among Pods that hold equally much, the order above stays.
+        left.sort_by_key(|pod| holds(pod));
         left.truncate(surplus - delete.len());
         delete.extend(left);
     }

@@ -127,6 +127,10 @@ fn observed(given: &Value) -> Observed {
             Value::Null => plan::BackoffRecord::default(),
             record => read_record(record),
         },
+        queue: plan::QueueView::Unread,
+        gone: Vec::new(),
+        forgiven: plan::queue::Forgiven::default(),
+        workers: plan::queue::WorkerSettings::default(),
         seed: 7,
     }
 }
