@@ -6,4 +6,7 @@
 //! and knows neither a cluster from one machine nor one store from another.
 
 pub mod api;
+pub mod driver;
 pub mod plan;
+
+pub use driver::{Controller, QueueService, Settings};

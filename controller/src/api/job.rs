@@ -168,6 +168,9 @@ pub enum PodReplacementPolicy {
     TerminatingOrFailed,
     /// Only once it has failed.
     Failed,
+    /// A policy that this controller does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What each kind of failure means. The first rule that matches decides.
@@ -254,6 +257,7 @@ pub enum ConditionStatus {
     /// It does not hold.
     False,
     /// Nobody knows.
+    #[serde(other)]
     Unknown,
 }
 

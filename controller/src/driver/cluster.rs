@@ -1,0 +1,293 @@
+//! Calls of the Kubernetes API. Replies go into the cache before anybody plans again.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
+use kube::{Api, Client, Resource};
+use serde_json::{Value, json};
+
+use super::cache::{Key, Pods, Source, Store};
+use super::patch;
+use crate::api::names::QUEUE_UID;
+use crate::api::{Job, JobStatus, Pod};
+use crate::plan::{GonePod, NewPod, queue};
+
+/// How often a creation whose outcome is unknown is repeated, with the same name.
+const CREATE_TRIES: usize = 3;
+/// How often the removal of a finalizer is tried against a Pod that changes meanwhile.
+const UNTRACK_TRIES: usize = 4;
+
+/// The API and what is known of its objects.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) jobs: Arc<Mutex<Store<Job>>>,
+    pub(crate) pods: Arc<Mutex<Pods>>,
+}
+
+/// What became of a creation.
+#[derive(Debug)]
+pub(crate) enum Creation {
+    /// The Pod is there.
+    Created,
+    /// It was refused because its namespace is going: nothing to complain about.
+    NamespaceTerminating,
+    /// It was refused.
+    Refused(String),
+    /// Nobody knows whether it is there.
+    Unknown(String),
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panicking task leaves behind is whole: each change is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    pub(crate) fn new(client: Client) -> Self {
+        Self {
+            client,
+            jobs: Arc::default(),
+            pods: Arc::default(),
+        }
+    }
+
+    fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(
+        &self,
+        namespace: &str,
+    ) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn learn(&self, mut pod: Pod) -> Arc<Pod> {
+        pod.metadata.managed_fields = None;
+        let pod = Arc::new(pod);
+        lock(&self.pods).apply(Arc::clone(&pod), Source::Reply);
+        pod
+    }
+
+    fn learn_job(&self, mut job: Job) -> Arc<Job> {
+        job.metadata.managed_fields = None;
+        let job = Arc::new(job);
+        lock(&self.jobs).apply(Arc::clone(&job), Source::Reply);
+        job
+    }
+
+    fn learn_gone(&self, pod: &Pod) {
+        let uid = pod.metadata.uid.as_ref();
+        lock(&self.pods).remove(&Key::of(pod), uid, Source::Reply);
+    }
+
+    /// Reads the Job as the API has it now.
+    pub(crate) async fn read_job(&self, key: &Key) -> kube::Result<Option<Arc<Job>>> {
+        let job = self.api::<Job>(&key.namespace).get_opt(&key.name).await?;
+        Ok(job.map(|job| self.learn_job(job)))
+    }
+
+    /// Makes a Pod. The same name is used in each try, so that there is never a second Pod.
+    pub(crate) async fn create(&self, job: &Job, new: &NewPod) -> Creation {
+        let mut failure = String::new();
+        for _ in 0..CREATE_TRIES {
+            let error = match self.post_pod(job.namespace(), &new.manifest).await {
+                Ok(pod) => {
+                    self.learn(pod);
+                    return Creation::Created;
+                }
+                Err(error) => error,
+            };
+            let kube::Error::Api(status) = &error else {
+                failure = error.to_string();
+                continue;
+            };
+            if status.is_already_exists() {
+                return match self.find_created(job, &new.name).await {
+                    Ok(true) => Creation::Created,
+                    Ok(false) => Creation::Refused(status.message.clone()),
+                    Err(error) => Creation::Unknown(error.to_string()),
+                };
+            }
+            let causes = status.details.iter().flat_map(|details| &details.causes);
+            if causes
+                .into_iter()
+                .any(|cause| cause.reason == "NamespaceTerminating")
+            {
+                return Creation::NamespaceTerminating;
+            }
+            // A server that gives up may still have made the Pod.
+            if status.code < 500 {
+                return Creation::Refused(status.message.clone());
+            }
+            failure.clone_from(&status.message);
+        }
+        Creation::Unknown(failure)
+    }
+
+    async fn post_pod(&self, namespace: &str, manifest: &Value) -> kube::Result<Pod> {
+        let request = Request::new(Pod::url_path(&(), Some(namespace)))
+            .create(&PostParams::default(), manifest.to_string().into_bytes())
+            .map_err(kube::Error::BuildRequest)?;
+        self.client.request(request).await
+    }
+
+    /// Tells whether the Pod `name` is there and the Job's own.
+    pub(crate) async fn find_created(&self, job: &Job, name: &str) -> kube::Result<bool> {
+        let pod = self.api::<Pod>(job.namespace()).get_opt(name).await?;
+        let Some(pod) = pod.map(|pod| self.learn(pod)) else {
+            return Ok(false);
+        };
+        Ok(pod.controller().is_some_and(|owner| owner.uid == job.uid()))
+    }
+
+    /// Deletes a Pod; one that is gone already counts as deleted.
+    pub(crate) async fn delete(&self, pod: &Pod) -> kube::Result<()> {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: pod.metadata.uid.clone(),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self
+            .api::<Pod>(pod.namespace())
+            .delete(pod.name(), &params)
+            .await
+        {
+            Ok(reply) => {
+                match reply.left() {
+                    Some(pod) => {
+                        self.learn(pod);
+                    }
+                    None => self.learn_gone(pod),
+                }
+                Ok(())
+            }
+            // Another Pod of that name: this one is gone.
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                self.learn_gone(pod);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the tracking finalizer off a Pod; one that is gone has none.
+    pub(crate) async fn untrack(&self, pod: &Pod) -> kube::Result<()> {
+        let api = self.api::<Pod>(pod.namespace());
+        let mut newest = None;
+        let mut failure = None;
+        for _ in 0..UNTRACK_TRIES {
+            let Some(operations) = patch::untrack(newest.as_deref().unwrap_or(pod)) else {
+                return Ok(());
+            };
+            let operations = serde_json::from_value(operations).map_err(kube::Error::SerdeError)?;
+            let patch = Patch::Json::<()>(operations);
+            match api.patch(pod.name(), &PatchParams::default(), &patch).await {
+                Ok(reply) => {
+                    self.learn(reply);
+                    return Ok(());
+                }
+                Err(kube::Error::Api(status)) if status.is_not_found() => {
+                    self.learn_gone(pod);
+                    return Ok(());
+                }
+                // The finalizers have moved, or this is another Pod.
+                Err(kube::Error::Api(status)) if status.is_invalid() || status.is_conflict() => {
+                    failure = Some(kube::Error::Api(status));
+                }
+                Err(error) => return Err(error),
+            }
+            match api.get_opt(pod.name()).await? {
+                Some(now) if now.metadata.uid == pod.metadata.uid => newest = Some(self.learn(now)),
+                Some(_) | None => {
+                    self.learn_gone(pod);
+                    return Ok(());
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    pub(crate) async fn adopt(&self, job: &Job, pod: &Pod) -> kube::Result<()> {
+        self.merge(pod, &patch::adoption(job, pod)).await
+    }
+
+    pub(crate) async fn release(&self, job: &Job, pod: &Pod) -> kube::Result<()> {
+        self.merge(pod, &patch::release(job, pod)).await
+    }
+
+    async fn merge(&self, pod: &Pod, patch: &Value) -> kube::Result<()> {
+        let api = self.api::<Pod>(pod.namespace());
+        let patch = Patch::Merge(patch);
+        match api.patch(pod.name(), &PatchParams::default(), &patch).await {
+            Ok(reply) => {
+                self.learn(reply);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                self.learn_gone(pod);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a Job's status, on top of the version that `job` was read at.
+    pub(crate) async fn write_status(
+        &self,
+        job: &Arc<Job>,
+        status: &JobStatus,
+    ) -> kube::Result<Arc<Job>> {
+        let Some(patch) = patch::status(job, status) else {
+            return Ok(Arc::clone(job));
+        };
+        let api = self.api::<Job>(job.namespace());
+        let patch = Patch::Merge(patch);
+        let reply = api
+            .patch_status(job.name(), &PatchParams::default(), &patch)
+            .await?;
+        Ok(self.learn_job(reply))
+    }
+
+    /// Writes the uid of its queue into a Job.
+    pub(crate) async fn latch(&self, job: &Arc<Job>, uid: impl ToString) -> kube::Result<Arc<Job>> {
+        let patch = Patch::Merge(json!({ "metadata": {
+            "resourceVersion": job.metadata.resource_version,
+            "annotations": { QUEUE_UID: uid.to_string() },
+        } }));
+        let api = self.api::<Job>(job.namespace());
+        let reply = api
+            .patch(job.name(), &PatchParams::default(), &patch)
+            .await?;
+        Ok(self.learn_job(reply))
+    }
+
+    /// Makes an object of another kind; one that is there already stays.
+    pub(crate) async fn create_other<K>(&self, namespace: &str, object: &K) -> kube::Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        match self
+            .api::<K>(namespace)
+            .create(&PostParams::default(), object)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns what is to be remembered of a Pod whose object is gone.
+pub(crate) fn gone(pod: &Pod) -> GonePod {
+    GonePod {
+        uid: pod.uid().to_owned(),
+        counted: !queue::workers::is_not_its_fault(pod),
+    }
+}
