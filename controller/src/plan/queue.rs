@@ -131,6 +131,8 @@ pub fn not_managed(job: &Job) -> Option<Event> {
 }
 
 /// Takes Pods that succeeded without ever having had a session for what they are: failures.
+///
+/// Once the queue is over, a Pod that comes late leaves well after its first call.
 #[must_use]
 pub fn without_false_successes(
     job: &Job,
@@ -140,6 +142,9 @@ pub fn without_false_successes(
     let QueueView::Seen(seen) = view else {
         return (pods, Vec::new());
     };
+    if seen.status.phase.is_over() {
+        return (pods, Vec::new());
+    }
     let listed = job.status.uncounted_terminated_pods.as_ref();
     let mut events = Vec::new();
     let pods = pods

@@ -608,6 +608,11 @@ fn a_success_without_a_worker_is_a_failure() {
     let accounting = account(&observed, &plan, &Outcome::default(), now()).unwrap();
     let lists = accounting.first.unwrap().uncounted_terminated_pods.unwrap();
     assert_eq!((lists.failed.len(), lists.succeeded.len()), (1, 0));
+    // A Pod that came when all was done has left rightly.
+    let mut late = drained();
+    late.never_worked.insert("a".into());
+    let plan = planned(job(json!({})), vec![exited("a", 0, ago(3))], seen(late));
+    assert_eq!(plan.basis.tally.succeeded, 1);
 }
 
 #[test]

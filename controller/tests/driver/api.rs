@@ -1,0 +1,440 @@
+//! A Kubernetes API in memory: just what the controller asks for, with faults on demand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::channel::mpsc;
+use futures::stream;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+type Answer = Result<Value, (StatusCode, &'static str)>;
+
+/// What goes wrong with a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is not carried out, and refused.
+    Refused,
+    /// It is carried out, and its reply is lost.
+    ReplyLost,
+}
+
+/// A Kubernetes API in memory.
+#[derive(Clone, Default)]
+pub(crate) struct FakeApi {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    objects: BTreeMap<(String, String), Value>,
+    history: Vec<(u64, String, Value)>,
+    watches: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
+    writes: usize,
+    faults: VecDeque<(usize, Fault)>,
+    pods_made: Vec<Value>,
+}
+
+/// The parts of a path of the API.
+struct Target {
+    plural: String,
+    name: Option<String>,
+    subresource: Option<String>,
+}
+
+impl FakeApi {
+    pub(crate) fn client(&self) -> Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.serve(request).await) }
+        });
+        Client::new(service, "default")
+    }
+
+    /// Has the `nth` write from now on go wrong, counted from 0.
+    pub(crate) fn fail(&self, nth: usize, fault: Fault) {
+        let mut state = self.lock();
+        let at = state.writes + nth;
+        state.faults.push_back((at, fault));
+    }
+
+    pub(crate) fn put(&self, plural: &str, object: Value) {
+        let mut state = self.lock();
+        state.store(plural, object, "ADDED");
+    }
+
+    pub(crate) fn get(&self, plural: &str, name: &str) -> Option<Value> {
+        self.lock()
+            .objects
+            .get(&(plural.into(), name.into()))
+            .cloned()
+    }
+
+    pub(crate) fn all(&self, plural: &str) -> Vec<Value> {
+        let state = self.lock();
+        let of_kind = state.objects.iter().filter(|((of, _), _)| of == plural);
+        of_kind.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Every Pod that was ever made.
+    pub(crate) fn pods_made(&self) -> Vec<Value> {
+        self.lock().pods_made.clone()
+    }
+
+    /// Changes an object as its user, kubelet or garbage collector would.
+    pub(crate) fn change(&self, plural: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut state = self.lock();
+        let key = (plural.to_owned(), name.to_owned());
+        let mut object = state.objects[&key].clone();
+        change(&mut object);
+        state.store(plural, object, "MODIFIED");
+    }
+
+    /// Removes an object, whatever its finalizers.
+    pub(crate) fn remove(&self, plural: &str, name: &str) {
+        self.lock().remove(plural, name);
+    }
+
+    /// Ends a Pod with an exit code.
+    pub(crate) fn finish(&self, name: &str, code: i32) {
+        let phase = if code == 0 { "Succeeded" } else { "Failed" };
+        let now = jiff::Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string();
+        self.change("pods", name, |pod| {
+            let terminated = json!({ "exitCode": code, "finishedAt": now });
+            let container = json!({ "name": "main", "state": { "terminated": terminated } });
+            pod["status"] = json!({ "phase": phase, "containerStatuses": [container] });
+        });
+    }
+
+    /// Names of Pods without a terminal phase.
+    pub(crate) fn live_pods(&self) -> Vec<String> {
+        self.all("pods")
+            .into_iter()
+            .filter(|pod| {
+                !matches!(
+                    pod["status"]["phase"].as_str(),
+                    Some("Succeeded" | "Failed")
+                )
+            })
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    pub(crate) fn event_reasons(&self) -> Vec<String> {
+        let events = self.all("events");
+        let reason = |event: &Value| event["reason"].as_str().unwrap().to_owned();
+        events.iter().map(reason).collect()
+    }
+
+    /// Waits until `condition` gives something.
+    #[track_caller]
+    pub(crate) fn until<T>(
+        &self,
+        what: &str,
+        condition: impl Fn(&Self) -> Option<T>,
+    ) -> impl Future<Output = T> {
+        let api = self.clone();
+        let what = what.to_owned();
+        async move {
+            let poll = async {
+                let mut ticks = tokio::time::interval(Duration::from_millis(2));
+                loop {
+                    ticks.tick().await;
+                    if let Some(found) = condition(&api) {
+                        return found;
+                    }
+                }
+            };
+            let Ok(found) = tokio::time::timeout(Duration::from_secs(20), poll).await else {
+                panic!(
+                    "never {what}; {:#?} {:#?}",
+                    api.all("jobs"),
+                    api.all("pods")
+                );
+            };
+            found
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    async fn serve(&self, request: Request<Body>) -> Reply {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let query = parts.uri.query().unwrap_or_default();
+        let target = target(parts.uri.path());
+        if parts.method == Method::GET && query.contains("watch=true") {
+            let since = query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix("resourceVersion="));
+            return self
+                .lock()
+                .watch(&target.plural, since.unwrap().parse().unwrap());
+        }
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let mut state = self.lock();
+        if parts.method == Method::GET {
+            return reply(state.read(&target));
+        }
+        // Events are only said: no test counts on their order among the writes.
+        let fault = if target.plural == "events" {
+            None
+        } else {
+            state.next_fault()
+        };
+        match fault {
+            Some(Fault::Refused) => refusal(StatusCode::FORBIDDEN, "Forbidden"),
+            Some(Fault::ReplyLost) => {
+                let _ = state.write(&parts.method, &target, body);
+                refusal(StatusCode::GATEWAY_TIMEOUT, "Timeout")
+            }
+            None => reply(state.write(&parts.method, &target, body)),
+        }
+    }
+}
+
+impl State {
+    fn next_fault(&mut self) -> Option<Fault> {
+        let nth = self.writes;
+        self.writes += 1;
+        let position = self.faults.iter().position(|(at, _)| *at == nth)?;
+        self.faults.remove(position).map(|(_, fault)| fault)
+    }
+
+    fn read(&self, target: &Target) -> Answer {
+        let Some(name) = &target.name else {
+            let of_kind = self
+                .objects
+                .iter()
+                .filter(|((of, _), _)| *of == target.plural);
+            let items: Vec<&Value> = of_kind.map(|(_, object)| object).collect();
+            let version = self.version.to_string();
+            return Ok(json!({
+                "kind": "List", "metadata": { "resourceVersion": version }, "items": items,
+            }));
+        };
+        let key = (target.plural.clone(), name.clone());
+        self.objects
+            .get(&key)
+            .cloned()
+            .ok_or((StatusCode::NOT_FOUND, "NotFound"))
+    }
+
+    fn write(&mut self, method: &Method, target: &Target, body: Value) -> Answer {
+        let plural = target.plural.as_str();
+        if method == Method::POST {
+            return self.create(plural, body);
+        }
+        let before = self.read(target)?;
+        let name = target.name.as_deref().unwrap();
+        if method == Method::DELETE {
+            return self.delete(plural, name, before, &body);
+        }
+        let mut after = before.clone();
+        if let Some(operations) = body.as_array() {
+            apply_operations(&mut after, operations)?;
+        } else {
+            let wanted = &body["metadata"]["resourceVersion"];
+            if !wanted.is_null() && *wanted != before["metadata"]["resourceVersion"] {
+                return Err((StatusCode::CONFLICT, "Conflict"));
+            }
+            merge(&mut after, body);
+        }
+        if target.subresource.as_deref() == Some("status") {
+            let status = after["status"].take();
+            after = before;
+            after["status"] = status;
+        }
+        let has_finalizers = after["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|f| !f.is_empty());
+        let is_going = after["metadata"]["deletionTimestamp"].is_string();
+        let is_over = after["status"]["phase"]
+            .as_str()
+            .is_none_or(|phase| phase != "Running");
+        if is_going && !has_finalizers && is_over {
+            self.remove(plural, name);
+            return Ok(after);
+        }
+        Ok(self.store(plural, after, "MODIFIED"))
+    }
+
+    fn create(&mut self, plural: &str, mut object: Value) -> Answer {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        if self
+            .objects
+            .contains_key(&(plural.to_owned(), name.clone()))
+        {
+            return Err((StatusCode::CONFLICT, "AlreadyExists"));
+        }
+        object["metadata"]["uid"] = format!("uid-{name}").into();
+        object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        if plural == "pods" {
+            object["status"] = json!({ "phase": "Pending" });
+            self.pods_made.push(object.clone());
+        }
+        Ok(self.store(plural, object, "ADDED"))
+    }
+
+    fn delete(&mut self, plural: &str, name: &str, mut object: Value, options: &Value) -> Answer {
+        let uid = &options["preconditions"]["uid"];
+        if !uid.is_null() && *uid != object["metadata"]["uid"] {
+            return Err((StatusCode::CONFLICT, "Conflict"));
+        }
+        let is_running = object["status"]["phase"] == "Running";
+        let is_held = object["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|f| !f.is_empty());
+        if is_running || is_held {
+            object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:30Z".into();
+            object["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+            return Ok(self.store(plural, object, "MODIFIED"));
+        }
+        self.remove(plural, name);
+        Ok(json!({ "kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200 }))
+    }
+
+    fn store(&mut self, plural: &str, mut object: Value, what: &str) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        object["metadata"]["namespace"] = "default".into();
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        self.objects
+            .insert((plural.to_owned(), name), object.clone());
+        self.tell(plural, what, &object);
+        object
+    }
+
+    fn remove(&mut self, plural: &str, name: &str) {
+        if let Some(mut object) = self.objects.remove(&(plural.to_owned(), name.to_owned())) {
+            self.version += 1;
+            object["metadata"]["resourceVersion"] = self.version.to_string().into();
+            self.tell(plural, "DELETED", &object);
+        }
+    }
+
+    fn tell(&mut self, plural: &str, what: &str, object: &Value) {
+        let event = json!({ "type": what, "object": object });
+        self.history
+            .push((self.version, plural.to_owned(), event.clone()));
+        self.watches
+            .retain(|(of, watch)| of != plural || watch.unbounded_send(line(&event)).is_ok());
+    }
+
+    fn watch(&mut self, plural: &str, since: u64) -> Reply {
+        let (sender, receiver) = mpsc::unbounded();
+        let missed: Vec<Bytes> = self
+            .history
+            .iter()
+            .filter(|(version, of, _)| *version > since && of == plural)
+            .map(|(_, _, event)| line(event))
+            .collect();
+        self.watches.push((plural.to_owned(), sender));
+        let frames = stream::iter(missed)
+            .chain(receiver)
+            .map(|bytes| Ok(http_body::Frame::data(bytes)));
+        Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)))
+    }
+}
+
+fn target(path: &str) -> Target {
+    let mut parts = path
+        .trim_matches('/')
+        .split('/')
+        .skip_while(|part| *part != "v1");
+    parts.next();
+    let mut rest: Vec<String> = parts.map(str::to_owned).collect();
+    if rest[0] == "namespaces" && rest.len() > 2 {
+        rest.drain(..2);
+    }
+    let mut rest = rest.into_iter();
+    Target {
+        plural: rest.next().unwrap(),
+        name: rest.next(),
+        subresource: rest.next(),
+    }
+}
+
+fn apply_operations(
+    object: &mut Value,
+    operations: &[Value],
+) -> Result<(), (StatusCode, &'static str)> {
+    const INVALID: (StatusCode, &str) = (StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
+    for operation in operations {
+        let path = operation["path"].as_str().unwrap();
+        if object.pointer(path).is_none() {
+            return Err(INVALID);
+        }
+        match operation["op"].as_str().unwrap() {
+            "test" if object.pointer(path) == Some(&operation["value"]) => {}
+            "test" => return Err(INVALID),
+            "remove" => {
+                let (list, position) = path.rsplit_once('/').unwrap();
+                let list = object
+                    .pointer_mut(list)
+                    .and_then(Value::as_array_mut)
+                    .unwrap();
+                list.remove(position.parse().unwrap());
+            }
+            other => panic!("no operation {other}"),
+        }
+    }
+    Ok(())
+}
+
+fn merge(into: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch;
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            into.as_object_mut().unwrap().remove(&key);
+        } else {
+            merge(&mut into[key.as_str()], value);
+        }
+    }
+}
+
+fn line(event: &Value) -> Bytes {
+    Bytes::from(format!("{event}\n"))
+}
+
+fn reply(answer: Answer) -> Reply {
+    match answer {
+        Ok(object) => Response::new(whole(&object)),
+        Err((code, reason)) => refusal(code, reason),
+    }
+}
+
+fn refusal(code: StatusCode, reason: &str) -> Reply {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": reason, "message": reason, "code": code.as_u16(),
+    });
+    let mut response = Response::new(whole(&status));
+    *response.status_mut() = code;
+    response
+}
+
+fn whole(object: &Value) -> UnsyncBoxBody<Bytes, Infallible> {
+    Full::new(Bytes::from(object.to_string())).boxed_unsync()
+}
