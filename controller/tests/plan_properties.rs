@@ -1,0 +1,137 @@
+//! Random Jobs and random lives of their Pods: what must hold whatever happens, and however often
+//! the controller is stopped between two writes.
+
+#![expect(clippy::unwrap_used, reason = "what a test has set up is there")]
+
+#[path = "plan_properties/world.rs"]
+mod world;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use world::{Stop, World};
+
+/// What happens to the world.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The controller looks, and is stopped after so many writes.
+    Sync(Stop),
+    Start(usize),
+    Exit(usize, i32),
+    /// Somebody deletes a Pod.
+    Delete(usize),
+    /// The node ends a Pod that is on its way out.
+    Reap(usize, i32),
+    Suspend(bool),
+    Parallelism(i32),
+    Wait(i64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let stop = prop_oneof![
+        3 => Just(Stop::Never),
+        2 => (0_usize..12).prop_map(Stop::After),
+    ];
+    let code = prop_oneof![4 => Just(0), 3 => Just(1), 1 => Just(42), 1 => Just(43), 1 => Just(44)];
+    let step = prop_oneof![
+        6 => stop.prop_map(Step::Sync),
+        3 => (0_usize..8).prop_map(Step::Start),
+        5 => (0_usize..8, code.clone()).prop_map(|(pod, code)| Step::Exit(pod, code)),
+        1 => (0_usize..8).prop_map(Step::Delete),
+        1 => (0_usize..8, code).prop_map(|(pod, code)| Step::Reap(pod, code)),
+        1 => any::<bool>().prop_map(Step::Suspend),
+        1 => (0_i32..5).prop_map(Step::Parallelism),
+        2 => (0_i64..700).prop_map(Step::Wait),
+    ];
+    vec(step, 0..60)
+}
+
+fn spec() -> impl Strategy<Value = Value> {
+    let plain = (prop::option::of(0_i32..5), 0_i32..5, 0_i32..5);
+    let indexed = (
+        1_i32..5,
+        prop::option::of(0_i32..3),
+        prop::option::of(0_i32..3),
+        prop::option::of(1_i32..5),
+    );
+    let shape = prop_oneof![
+        plain.prop_map(|(completions, parallelism, limit)| {
+            let mut spec = json!({ "parallelism": parallelism, "backoffLimit": limit });
+            if let Some(completions) = completions {
+                spec["completions"] = completions.into();
+            }
+            spec
+        }),
+        (indexed, 0_i32..5).prop_map(|((completions, per_index, max_failed, enough), parallelism)| {
+            let mut spec = json!({
+                "completionMode": "Indexed", "completions": completions, "parallelism": parallelism,
+            });
+            if let Some(limit) = per_index {
+                spec["backoffLimitPerIndex"] = limit.into();
+                spec["maxFailedIndexes"] = max_failed.map_or(Value::Null, Value::from);
+            }
+            if let Some(count) = enough {
+                let count = count.min(completions);
+                spec["successPolicy"] = json!({ "rules": [{ "succeededCount": count }] });
+            }
+            spec
+        }),
+    ];
+    (shape, any::<bool>(), any::<bool>()).prop_map(|(mut spec, only_failed, policy)| {
+        if only_failed || policy {
+            spec["podReplacementPolicy"] = "Failed".into();
+        }
+        if policy {
+            let on = |code: i32| json!({ "operator": "In", "values": [code] });
+            let mut rules = vec![
+                json!({ "action": "Ignore", "onExitCodes": on(42) }),
+                json!({ "action": "FailJob", "onExitCodes": on(43) }),
+            ];
+            if spec["backoffLimitPerIndex"].is_i64() {
+                rules.push(json!({ "action": "FailIndex", "onExitCodes": on(44) }));
+            }
+            spec["podFailurePolicy"] = json!({ "rules": rules });
+        }
+        if spec["maxFailedIndexes"].is_null() {
+            spec.as_object_mut().unwrap().remove("maxFailedIndexes");
+        }
+        spec
+    })
+}
+
+fn live(world: &mut World, steps: Vec<Step>) {
+    for step in steps {
+        match step {
+            Step::Sync(stop) => world.sync(stop),
+            Step::Start(pod) => world.start(pod),
+            Step::Exit(pod, code) => world.exit(pod, code),
+            Step::Delete(pod) => world.delete(pod),
+            Step::Reap(pod, code) => world.reap(pod, code),
+            Step::Suspend(suspend) => world.suspend(suspend),
+            Step::Parallelism(parallelism) => world.set_parallelism(parallelism),
+            Step::Wait(seconds) => world.wait(seconds),
+        }
+        world.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// After each step every Pod that lost its finalizer is counted once, or was to be counted
+    /// nowhere; no more Pods were made than the kind of Job allows.
+    #[test]
+    fn every_pod_is_counted_once_and_every_job_comes_to_its_end(spec in spec(), steps in steps()) {
+        let mut world = World::new(&spec);
+        live(&mut world, steps);
+        world.run_to_its_end();
+    }
+
+    /// Looking again at an unchanged world changes nothing, after at most a few looks.
+    #[test]
+    fn the_plan_comes_to_rest(spec in spec(), steps in steps()) {
+        let mut world = World::new(&spec);
+        live(&mut world, steps);
+        world.comes_to_rest();
+    }
+}

@@ -1,0 +1,395 @@
+//! One Job, its Pods, and what is known to be true about them.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use gangline_controller::api::names::{BUILT_IN_CONTROLLER, TRACKING_FINALIZER};
+use gangline_controller::api::{Job, JobStatus, Pod, PodPhase, Time};
+use gangline_controller::plan::account::Outcome;
+use gangline_controller::plan::conditions;
+use gangline_controller::plan::queue::{Forgiven, WorkerSettings};
+use gangline_controller::plan::{
+    BackoffRecord, FinalizerFirst, Observed, Plan, QueueView, Scope, account, plan,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+/// When the controller is stopped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stop {
+    /// Not at all.
+    Never,
+    /// After so many writes: the next one does not happen, and all that it remembers is lost.
+    After(usize),
+}
+
+/// The controller was stopped.
+struct Stopped;
+
+/// One Job and its Pods, as the API stores them.
+#[derive(Debug)]
+pub(crate) struct World {
+    job: Job,
+    pods: Vec<Pod>,
+    now: Timestamp,
+    backoff: BackoffRecord,
+    pods_made: u64,
+    writes_left: usize,
+    /// Pods that lost their finalizer after they had succeeded, or failed.
+    succeeded: i32,
+    failed: i32,
+    succeeded_indexes: BTreeSet<u32>,
+}
+
+impl World {
+    pub(crate) fn new(spec: &Value) -> Self {
+        let mut job = json!({
+            "metadata": { "name": "j", "namespace": "default", "uid": "job" },
+            "spec": {
+                "selector": { "matchLabels": { "app": "j" } },
+                "template": {
+                    "metadata": { "labels": { "app": "j" } },
+                    "spec": { "restartPolicy": "Never", "containers": [{ "name": "main" }] },
+                },
+            },
+        });
+        for (key, value) in spec.as_object().unwrap() {
+            job["spec"][key] = value.clone();
+        }
+        Self {
+            job: serde_json::from_value(job).unwrap(),
+            pods: Vec::new(),
+            now: "2026-01-01T12:00:00Z".parse().unwrap(),
+            backoff: BackoffRecord::default(),
+            pods_made: 0,
+            writes_left: usize::MAX,
+            succeeded: 0,
+            failed: 0,
+            succeeded_indexes: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn wait(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    pub(crate) fn suspend(&mut self, suspend: bool) {
+        self.job.spec.suspend = Some(suspend);
+    }
+
+    pub(crate) fn set_parallelism(&mut self, parallelism: i32) {
+        self.job.spec.parallelism = Some(parallelism);
+    }
+
+    pub(crate) fn start(&mut self, pod: usize) {
+        if let Some(pod) = self.pods.get_mut(pod)
+            && pod.status.phase == Some(PodPhase::Pending)
+        {
+            pod.status.phase = Some(PodPhase::Running);
+        }
+    }
+
+    pub(crate) fn exit(&mut self, pod: usize, code: i32) {
+        let now = self.now;
+        if let Some(pod) = self.pods.get_mut(pod).filter(|pod| pod.is_active()) {
+            end(pod, code, now);
+        }
+    }
+
+    pub(crate) fn delete(&mut self, pod: usize) {
+        if let Some(uid) = self.pods.get(pod).map(|pod| pod.uid().to_owned()) {
+            self.mark_deleted(&uid);
+        }
+    }
+
+    pub(crate) fn reap(&mut self, pod: usize, code: i32) {
+        let now = self.now;
+        if let Some(pod) = self.pods.get_mut(pod).filter(|pod| pod.is_terminating()) {
+            end(pod, code, now);
+        }
+        self.collect();
+    }
+
+    /// Looks at the Job once.
+    pub(crate) fn sync(&mut self, stop: Stop) {
+        self.writes_left = match stop {
+            Stop::Never => usize::MAX,
+            Stop::After(writes) => writes,
+        };
+        let observed = self.observe();
+        if self.carry_out(&observed).is_err() {
+            self.backoff = BackoffRecord::default();
+        }
+        self.collect();
+    }
+
+    fn observe(&self) -> Observed {
+        Observed {
+            job: Arc::new(self.job.clone()),
+            pods: self.pods.iter().cloned().map(Arc::new).collect(),
+            scope: Scope {
+                managed_by: BUILT_IN_CONTROLLER,
+                unmanaged: true,
+            },
+            may_adopt: true,
+            expectations_met: true,
+            removals_in_flight: HashSet::new(),
+            backoff: self.backoff,
+            queue: QueueView::Unread,
+            gone: Vec::new(),
+            forgiven: Forgiven::default(),
+            workers: WorkerSettings::default(),
+            seed: self.pods_made,
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Stopped> {
+        self.writes_left = self.writes_left.checked_sub(1).ok_or(Stopped)?;
+        Ok(())
+    }
+
+    fn carry_out(&mut self, observed: &Observed) -> Result<(), Stopped> {
+        let plan = plan(observed, self.now);
+        self.check_plan(&plan);
+        let mut outcome = Outcome::default();
+        for deletion in &plan.delete {
+            let uid = deletion.pod.uid();
+            if deletion.finalizer == FinalizerFirst::Remove {
+                self.write()?;
+                self.untrack(uid);
+            }
+            self.write()?;
+            self.mark_deleted(uid);
+            outcome.deleted.insert(uid.to_owned());
+        }
+        for new in plan.create.iter().flatten() {
+            self.write()?;
+            self.make(&new.manifest);
+            outcome.created += 1;
+        }
+        let Some(accounting) = account(observed, &plan, &outcome, self.now) else {
+            return Ok(());
+        };
+        if let Some(status) = &accounting.first {
+            self.write()?;
+            self.write_status(status);
+        }
+        self.backoff = accounting.backoff.unwrap_or(self.backoff);
+        let mut removed = HashSet::new();
+        for pod in &accounting.remove_finalizers {
+            self.write()?;
+            self.note_counted(pod, &plan);
+            self.untrack(pod.uid());
+            removed.insert(pod.uid().to_owned());
+        }
+        if let Some(status) = &accounting.conclude(&removed).second {
+            self.write()?;
+            self.write_status(status);
+        }
+        Ok(())
+    }
+
+    /// Keeps the books that the status is held against.
+    fn note_counted(&mut self, pod: &Pod, plan: &Plan) {
+        let is_tracked = self
+            .pods
+            .iter()
+            .any(|known| known.uid() == pod.uid() && known.is_tracked());
+        if !is_tracked {
+            return;
+        }
+        let only_failed = self.job.replaces_only_failed();
+        let has_failed = pod.status.phase == Some(PodPhase::Failed)
+            || (!only_failed && pod.is_terminating());
+        let fails_all = plan.end.as_ref().is_some_and(|end| !end.verdict.success);
+        let is_ignored = self.job.spec.pod_failure_policy.is_some()
+            && pod.status.container_statuses.iter().any(|container| {
+                container.state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 42)
+            });
+        let listed = self.job.status.uncounted_terminated_pods.clone().unwrap_or_default();
+        if pod.has_succeeded() && !listed.failed.iter().any(|uid| uid == pod.uid()) {
+            self.succeeded += 1;
+            self.succeeded_indexes.extend(pod.completion_index());
+        } else if (has_failed || fails_all) && !is_ignored {
+            self.failed += 1;
+        }
+    }
+
+    fn make(&mut self, manifest: &Value) {
+        let mut pod: Pod = serde_json::from_value(manifest.clone()).unwrap();
+        self.pods_made += 1;
+        pod.metadata.uid = Some(format!("pod-{}", self.pods_made));
+        pod.metadata.creation_timestamp = Some(Time(self.now));
+        pod.status.phase = Some(PodPhase::Pending);
+        assert!(
+            self.pods.iter().all(|other| other.name() != pod.name() || other.is_terminal()),
+            "a name is used twice"
+        );
+        self.pods.push(pod);
+    }
+
+    fn untrack(&mut self, uid: &str) {
+        for pod in self.pods.iter_mut().filter(|pod| pod.uid() == uid) {
+            let finalizers = pod.metadata.finalizers.get_or_insert_default();
+            finalizers.retain(|name| name != TRACKING_FINALIZER);
+        }
+    }
+
+    fn mark_deleted(&mut self, uid: &str) {
+        let now = self.now;
+        for pod in self.pods.iter_mut().filter(|pod| pod.uid() == uid) {
+            let is_pending = pod.status.phase == Some(PodPhase::Pending);
+            pod.metadata.deletion_timestamp.get_or_insert(Time(now));
+            // Nothing runs, so nobody is waited for.
+            if is_pending && pod.is_tracked() {
+                pod.status.phase = Some(PodPhase::Failed);
+            }
+        }
+        self.collect();
+    }
+
+    /// Objects of deleted Pods go when nothing runs and nothing holds them.
+    fn collect(&mut self) {
+        self.pods.retain(|pod| {
+            let is_held = pod.is_tracked();
+            let runs = pod.status.phase == Some(PodPhase::Running);
+            !pod.is_deleting() || is_held || runs
+        });
+    }
+
+    fn write_status(&mut self, status: &JobStatus) {
+        let before = &self.job.status;
+        let is_ended = conditions::finished(&before.conditions).is_some();
+        assert!(!is_ended, "a finished Job is written again");
+        assert!(status.failed >= before.failed, "failures are taken back");
+        assert!(status.ready.unwrap_or(0) <= status.active.unwrap_or(0));
+        let has = |type_: &str| conditions::find_true(&status.conditions, type_).is_some();
+        assert!(!has("Complete") || (has("SuccessCriteriaMet") && !has("Failed")));
+        assert!(!has("Failed") || has("FailureTarget"));
+        assert!(!(has("SuccessCriteriaMet") && has("FailureTarget")));
+        if conditions::finished(&status.conditions).is_some() {
+            assert_eq!((status.active, status.terminating), (Some(0), Some(0)));
+            let list = status.uncounted_terminated_pods.clone().unwrap_or_default();
+            assert!(list.is_empty());
+        }
+        self.job.status = status.clone();
+    }
+
+    fn check_plan(&self, plan: &Plan) {
+        let created = plan.create.iter().map(Vec::len).sum::<usize>();
+        assert!(created == 0 || plan.delete.is_empty(), "Pods are made and deleted at once");
+        if created == 0 {
+            return;
+        }
+        assert!(!self.job.is_suspended() && plan.end.is_none());
+        let tally = &plan.basis.tally;
+        let after = i64::try_from(tally.active.len() + created).unwrap();
+        assert!(after <= self.job.parallelism(), "more Pods than parallelism allows");
+        match self.job.spec.completions {
+            Some(completions) => {
+                let all = after + i64::try_from(tally.succeeded).unwrap();
+                assert!(all <= i64::from(completions), "more Pods than completions");
+            }
+            None => assert_eq!(tally.succeeded, 0, "a Pod is made after the first success"),
+        }
+        let indexes = plan.create.iter().flatten().filter_map(|new| new.slot.index);
+        let taken: Vec<u32> = tally
+            .active
+            .iter()
+            .filter_map(|pod| pod.completion_index())
+            .chain(indexes)
+            .collect();
+        let distinct: HashSet<&u32> = taken.iter().collect();
+        assert_eq!(distinct.len(), taken.len(), "two Pods of one index");
+    }
+
+    /// The books and the status agree after every step, whatever was stopped where.
+    pub(crate) fn check(&self) {
+        let status = &self.job.status;
+        let list = status.uncounted_terminated_pods.clone().unwrap_or_default();
+        let is_tracked = |uid: &&String| {
+            self.pods.iter().any(|pod| pod.uid() == uid.as_str() && pod.is_tracked())
+        };
+        let released = |uids: &[String]| {
+            i32::try_from(uids.iter().filter(|uid| !is_tracked(uid)).count()).unwrap()
+        };
+        assert_eq!(
+            status.failed.unwrap_or(0) + released(&list.failed),
+            self.failed,
+            "failures: status and truth"
+        );
+        if self.job.is_indexed() {
+            let completions = gangline_controller::plan::tally::completions(&self.job);
+            let text = status.completed_indexes.as_deref().unwrap_or_default();
+            let completed = gangline_controller::plan::indexes::Indexes::parse(text, completions);
+            for index in &self.succeeded_indexes {
+                assert!(completed.contains(*index), "index {index} is forgotten");
+            }
+            let tracked = self.pods.iter().filter(|pod| pod.is_tracked() && pod.has_succeeded());
+            let known = self.succeeded_indexes.iter().copied();
+            let true_ones: BTreeSet<u32> =
+                known.chain(tracked.filter_map(|pod| pod.completion_index())).collect();
+            assert!(completed.len() <= true_ones.len() as u64, "an index is made up");
+        } else {
+            assert_eq!(
+                status.succeeded.unwrap_or(0) + released(&list.succeeded),
+                self.succeeded,
+                "successes: status and truth"
+            );
+        }
+    }
+
+    /// From here on everything goes well, and the Job has to end.
+    pub(crate) fn run_to_its_end(&mut self) {
+        self.suspend(false);
+        let parallelism = self.job.spec.parallelism.unwrap_or(1).max(1);
+        self.set_parallelism(parallelism);
+        for _ in 0..40 {
+            self.sync(Stop::Never);
+            self.check();
+            if conditions::finished(&self.job.status.conditions).is_some() {
+                assert!(self.pods.iter().all(|pod| !pod.is_tracked()), "a Pod is still held");
+                return;
+            }
+            let now = self.now;
+            for pod in self.pods.iter_mut().filter(|pod| !pod.is_terminal()) {
+                end(pod, 0, now);
+            }
+            self.collect();
+            // Longer than any delay.
+            self.wait(700);
+        }
+        panic!("the Job never ends: {self:#?}");
+    }
+
+    /// Nothing happens outside, so soon nothing happens inside.
+    pub(crate) fn comes_to_rest(&mut self) {
+        for _ in 0..6 {
+            let observed = self.observe();
+            let plan = plan(&observed, self.now);
+            let acts = !plan.delete.is_empty() || !plan.create.is_empty();
+            let writes = account(&observed, &plan, &Outcome::default(), self.now)
+                .is_some_and(|accounting| {
+                    accounting.first.is_some() || !accounting.remove_finalizers.is_empty()
+                });
+            if !acts && !writes {
+                return;
+            }
+            self.sync(Stop::Never);
+            self.check();
+        }
+        panic!("the plan never comes to rest: {self:#?}");
+    }
+}
+
+/// The containers of a Pod end with this exit code.
+fn end(pod: &mut Pod, code: i32, now: Timestamp) {
+    pod.status.phase = Some(if code == 0 {
+        PodPhase::Succeeded
+    } else {
+        PodPhase::Failed
+    });
+    let terminated = json!({ "exitCode": code, "finishedAt": now });
+    let container = json!({ "name": "main", "state": { "terminated": terminated } });
+    pod.status.container_statuses = vec![serde_json::from_value(container).unwrap()];
+}
