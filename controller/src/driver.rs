@@ -7,6 +7,7 @@ mod cache;
 mod cluster;
 mod events;
 mod memory;
+mod orphans;
 mod patch;
 mod resources;
 mod schedule;
@@ -40,6 +41,9 @@ use cluster::{Cluster, lock};
 use events::Recorder;
 use schedule::Schedule;
 use sync::{SyncError, Syncer};
+
+/// How long syncs that have begun may take to come to their end at shutdown.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
 /// Runs Jobs on a Kubernetes API.
 pub struct Controller<Q> {
@@ -141,9 +145,13 @@ impl<Q: QueueService> Driver<Q> {
                 () = sleep_until(next) => {}
             }
         }
-        while let Some(ended) = self.syncs.join_next_with_id().await {
-            self.on_end(ended);
-        }
+        // A call that never ends must not keep the process.
+        let _ = tokio::time::timeout(SHUTDOWN_MAX, async {
+            while let Some(ended) = self.syncs.join_next_with_id().await {
+                self.on_end(ended);
+            }
+        })
+        .await;
     }
 
     /// Nothing is known until everything has been listed once.

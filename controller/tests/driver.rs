@@ -220,6 +220,26 @@ async fn pods_of_a_job_that_is_gone_lose_their_finalizer() {
 }
 
 #[tokio::test]
+async fn a_pod_that_was_orphaned_loses_its_finalizer() {
+    let api = FakeApi::default();
+    let finalizers = ["mine", "batch.kubernetes.io/job-tracking"];
+    api.put(
+        "pods",
+        json!({
+            "metadata": { "name": "orphan", "uid": "orphan", "finalizers": finalizers },
+            "status": { "phase": "Running" },
+        }),
+    );
+    let running = start(&api, NoService);
+    let left = |api: &FakeApi| {
+        let left = api.get("pods", "orphan")?["metadata"]["finalizers"].clone();
+        (left == json!(["mine"])).then_some(())
+    };
+    api.until("untracked", left).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_pod_without_an_owner_is_adopted_and_one_that_no_longer_matches_is_released() {
     let api = FakeApi::default();
     api.put(

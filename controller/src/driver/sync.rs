@@ -9,17 +9,15 @@ use futures::stream;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::cache::{self, Key, Source};
+use super::cache::{Key, Source};
 use super::cluster::{Cluster, Creation, gone, lock};
 use super::events::Recorder;
 use super::memory::{Memory, random};
 use super::service::{QueueService, ServiceError};
 use super::settings::{Settings, TokenDelivery};
 use super::view::{self, FillError};
-use crate::api::names::TRACKING_FINALIZER;
 use crate::api::{Job, ObjectMeta, Pod, Uid};
 use crate::plan::account::Outcome;
-use crate::plan::orphan::{OwnerJob, must_lose_finalizer};
 use crate::plan::queue::{ItemsSource, QueueSpec, TokenSource, WorkerSettings};
 use crate::plan::{
     Accounting, Event, FinalizerFirst, NewPod, Observed, Plan, QueueAction, QueueView, account,
@@ -29,7 +27,7 @@ use crate::plan::{
 /// Calls of the API that one sync makes at a time.
 const CALLS_AT_A_TIME: usize = 32;
 /// After a change of its queue a Job is looked at again this soon.
-const SOON: Duration = Duration::from_millis(20);
+pub(super) const SOON: Duration = Duration::from_millis(20);
 const TOKEN_KEY: &str = "token";
 
 /// Why a sync did not come to its end. It is repeated.
@@ -53,7 +51,7 @@ pub(crate) enum SyncError {
     Pods(String),
 }
 
-fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> SyncError {
+pub(super) fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> SyncError {
     move |source| SyncError::Kubernetes {
         what,
         source: Box::new(source),
@@ -495,61 +493,6 @@ impl<Q: QueueService> Syncer<Q> {
             }
         }
         (removed, failure)
-    }
-
-    /// Takes the finalizer off Pods that name this Job and that nobody will count any more.
-    ///
-    /// A key without a name stands for the Pods of its namespace that nothing manages.
-    async fn release_orphans(
-        &self,
-        key: &Key,
-        job: Option<&Arc<Job>>,
-    ) -> Result<Option<Duration>, SyncError> {
-        let owner = match job {
-            None => OwnerJob::Missing,
-            Some(job) => OwnerJob::Found {
-                uid: job.uid(),
-                finished: conditions::finished(&job.status.conditions).is_some(),
-                managed_elsewhere: !self.settings.scope().contains(job),
-            },
-        };
-        let candidates = {
-            let pods = lock(&self.cluster.pods);
-            if key.name.is_empty() {
-                pods.unowned(&key.namespace)
-            } else {
-                pods.owned(key)
-            }
-        };
-        let orphans: Vec<Arc<Pod>> = candidates
-            .into_iter()
-            .filter(|pod| pod.is_tracked() && must_lose_finalizer(pod.controller(), owner))
-            .filter(|pod| !key.name.is_empty() || self.nobody_wants(pod))
-            .collect();
-        if orphans.is_empty() {
-            return Ok(None);
-        }
-        // The cache may lag behind a Job that is new.
-        let is_missing = job.is_none() && !key.name.is_empty();
-        if is_missing {
-            let found = self.cluster.read_job(key).await;
-            if found.map_err(kubernetes("look for a Job"))?.is_some() {
-                return Ok(Some(SOON));
-            }
-        }
-        for pod in orphans {
-            tracing::debug!(
-                pod.name = pod.name(),
-                "{TRACKING_FINALIZER} has lost its purpose"
-            );
-            let removed = self.cluster.untrack(&pod).await;
-            removed.map_err(kubernetes("remove an orphan's finalizer"))?;
-        }
-        Ok(None)
-    }
-
-    fn nobody_wants(&self, pod: &Pod) -> bool {
-        self.settings.unmanaged && cache::could_belong_to(&lock(&self.cluster.jobs), pod).is_empty()
     }
 
     /// Takes what a watch says of a Pod; returns whether it is news.

@@ -80,17 +80,10 @@ pub fn account(
     }
     let job = &*observed.job;
     let tally = &plan.basis.tally;
-    let was_ready = |uid: &Uid| {
-        let is_it = |pod: &&Arc<Pod>| pod.uid() == uid;
-        tally
-            .active
-            .iter()
-            .find(is_it)
-            .is_some_and(|pod| pod.is_ready())
-    };
     let deleted = outcome.deleted.len();
     let active = (tally.active.len() + outcome.created).saturating_sub(deleted);
-    let ready = tally.ready - outcome.deleted.iter().filter(|uid| was_ready(uid)).count();
+    let was_ready = |pod: &&Arc<Pod>| pod.is_ready() && outcome.deleted.contains(pod.uid());
+    let ready = tally.ready - tally.active.iter().filter(was_ready).count();
 
     let mut status = job.status.clone();
     let mut events = Vec::new();

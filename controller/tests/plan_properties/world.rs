@@ -199,14 +199,23 @@ impl World {
             return;
         }
         let only_failed = self.job.replaces_only_failed();
-        let has_failed = pod.status.phase == Some(PodPhase::Failed)
-            || (!only_failed && pod.is_terminating());
+        let has_failed =
+            pod.status.phase == Some(PodPhase::Failed) || (!only_failed && pod.is_terminating());
         let fails_all = plan.end.as_ref().is_some_and(|end| !end.verdict.success);
         let is_ignored = self.job.spec.pod_failure_policy.is_some()
             && pod.status.container_statuses.iter().any(|container| {
-                container.state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 42)
+                container
+                    .state
+                    .terminated
+                    .as_ref()
+                    .is_some_and(|ended| ended.exit_code == 42)
             });
-        let listed = self.job.status.uncounted_terminated_pods.clone().unwrap_or_default();
+        let listed = self
+            .job
+            .status
+            .uncounted_terminated_pods
+            .clone()
+            .unwrap_or_default();
         if pod.has_succeeded() && !listed.failed.iter().any(|uid| uid == pod.uid()) {
             self.succeeded += 1;
             self.succeeded_indexes.extend(pod.completion_index());
@@ -222,7 +231,9 @@ impl World {
         pod.metadata.creation_timestamp = Some(Time(self.now));
         pod.status.phase = Some(PodPhase::Pending);
         assert!(
-            self.pods.iter().all(|other| other.name() != pod.name() || other.is_terminal()),
+            self.pods
+                .iter()
+                .all(|other| other.name() != pod.name() || other.is_terminal()),
             "a name is used twice"
         );
         self.pods.push(pod);
@@ -277,14 +288,20 @@ impl World {
 
     fn check_plan(&self, plan: &Plan) {
         let created = plan.create.iter().map(Vec::len).sum::<usize>();
-        assert!(created == 0 || plan.delete.is_empty(), "Pods are made and deleted at once");
+        assert!(
+            created == 0 || plan.delete.is_empty(),
+            "Pods are made and deleted at once"
+        );
         if created == 0 {
             return;
         }
         assert!(!self.job.is_suspended() && plan.end.is_none());
         let tally = &plan.basis.tally;
         let after = i64::try_from(tally.active.len() + created).unwrap();
-        assert!(after <= self.job.parallelism(), "more Pods than parallelism allows");
+        assert!(
+            after <= self.job.parallelism(),
+            "more Pods than parallelism allows"
+        );
         match self.job.spec.completions {
             Some(completions) => {
                 let all = after + i64::try_from(tally.succeeded).unwrap();
@@ -292,10 +309,19 @@ impl World {
             }
             None => assert_eq!(tally.succeeded, 0, "a Pod is made after the first success"),
         }
-        let indexes = plan.create.iter().flatten().filter_map(|new| new.slot.index);
-        let taken: Vec<u32> = tally
-            .active
+        let indexes = plan
+            .create
             .iter()
+            .flatten()
+            .filter_map(|new| new.slot.index);
+        // Where only failed Pods are replaced, one on its way out holds its index too.
+        let holds = |pod: &&Arc<Pod>| {
+            pod.is_active() || (self.job.replaces_only_failed() && pod.is_terminating())
+        };
+        let taken: Vec<u32> = tally
+            .pods
+            .iter()
+            .filter(holds)
             .filter_map(|pod| pod.completion_index())
             .chain(indexes)
             .collect();
@@ -308,7 +334,9 @@ impl World {
         let status = &self.job.status;
         let list = status.uncounted_terminated_pods.clone().unwrap_or_default();
         let is_tracked = |uid: &&String| {
-            self.pods.iter().any(|pod| pod.uid() == uid.as_str() && pod.is_tracked())
+            self.pods
+                .iter()
+                .any(|pod| pod.uid() == uid.as_str() && pod.is_tracked())
         };
         let released = |uids: &[String]| {
             i32::try_from(uids.iter().filter(|uid| !is_tracked(uid)).count()).unwrap()
@@ -325,11 +353,18 @@ impl World {
             for index in &self.succeeded_indexes {
                 assert!(completed.contains(*index), "index {index} is forgotten");
             }
-            let tracked = self.pods.iter().filter(|pod| pod.is_tracked() && pod.has_succeeded());
+            let tracked = self
+                .pods
+                .iter()
+                .filter(|pod| pod.is_tracked() && pod.has_succeeded());
             let known = self.succeeded_indexes.iter().copied();
-            let true_ones: BTreeSet<u32> =
-                known.chain(tracked.filter_map(|pod| pod.completion_index())).collect();
-            assert!(completed.len() <= true_ones.len() as u64, "an index is made up");
+            let true_ones: BTreeSet<u32> = known
+                .chain(tracked.filter_map(|pod| pod.completion_index()))
+                .collect();
+            assert!(
+                completed.len() <= true_ones.len() as u64,
+                "an index is made up"
+            );
         } else {
             assert_eq!(
                 status.succeeded.unwrap_or(0) + released(&list.succeeded),
@@ -348,7 +383,10 @@ impl World {
             self.sync(Stop::Never);
             self.check();
             if conditions::finished(&self.job.status.conditions).is_some() {
-                assert!(self.pods.iter().all(|pod| !pod.is_tracked()), "a Pod is still held");
+                assert!(
+                    self.pods.iter().all(|pod| !pod.is_tracked()),
+                    "a Pod is still held"
+                );
                 return;
             }
             let now = self.now;
@@ -368,10 +406,9 @@ impl World {
             let observed = self.observe();
             let plan = plan(&observed, self.now);
             let acts = !plan.delete.is_empty() || !plan.create.is_empty();
-            let writes = account(&observed, &plan, &Outcome::default(), self.now)
-                .is_some_and(|accounting| {
-                    accounting.first.is_some() || !accounting.remove_finalizers.is_empty()
-                });
+            let writes = account(&observed, &plan, &Outcome::default(), self.now).is_some_and(
+                |accounting| accounting.first.is_some() || !accounting.remove_finalizers.is_empty(),
+            );
             if !acts && !writes {
                 return;
             }

@@ -1,0 +1,114 @@
+//! What a Job says about its queue, and what its Pods learn of it.
+
+use super::*;
+
+#[track_caller]
+fn refused(annotations: Value, complaint: &str) {
+    let error = QueueSpec::of(&annotated(annotations)).unwrap_err();
+    assert_eq!(error.to_string(), complaint);
+}
+
+#[test]
+fn annotations_that_mean_nothing_are_refused_by_name() {
+    refused(
+        json!({ "gangline.dev/drain-seconds": "soon" }),
+        r#"annotation gangline.dev/drain-seconds must be a whole number of seconds, not "soon""#,
+    );
+    refused(
+        json!({ "gangline.dev/first-success": "maybe" }),
+        r#"annotation gangline.dev/first-success must be stop or continue, not "maybe""#,
+    );
+    refused(
+        json!({ "gangline.dev/stop-at-dead-items": "0" }),
+        r#"annotation gangline.dev/stop-at-dead-items must be a whole number above 0, not "0""#,
+    );
+    refused(
+        json!({ "gangline.dev/items": "9..1" }),
+        r#"annotation gangline.dev/items must be FIRST..LAST or configmap/NAME, not "9..1""#,
+    );
+    refused(
+        json!({ "gangline.dev/queue": "other.images" }),
+        r#"annotation gangline.dev/queue names a queue in namespace "other", but the Job is in "default""#,
+    );
+    refused(
+        json!({ "gangline.dev/queue": "Images" }),
+        "annotation gangline.dev/queue does not name a queue",
+    );
+    let indexed = job(json!({ "spec": { "completionMode": "Indexed", "completions": 3 } }));
+    assert_eq!(QueueSpec::of(&indexed), Err(AnnotationError::Kind));
+    let many = job(json!({ "spec": { "completions": 2 } }));
+    assert_eq!(QueueSpec::of(&many), Err(AnnotationError::Kind));
+}
+
+#[test]
+fn annotations_have_defaults_and_the_name_of_the_job_can_be_the_queue() {
+    let spec = QueueSpec::of(&annotated(json!({ QUEUE: "$(job)-work" })))
+        .unwrap()
+        .unwrap();
+    assert_eq!(spec.queue.full(), "default.resize-work");
+    assert_eq!(spec.first_success, FirstSuccess::Stop);
+    assert_eq!((spec.drain.as_secs(), spec.idle.as_secs()), (30, 60));
+    assert_eq!((spec.max_dead_items, spec.stop_at_dead_items), (0, None));
+    assert!(spec.scale_to_items && !spec.wrap && spec.items.is_none());
+    let filled = annotated(json!({ "gangline.dev/items": "1..1000" }));
+    let items = QueueSpec::of(&filled).unwrap().unwrap().items;
+    assert_eq!(
+        items,
+        Some(ItemsSource::Range {
+            first: 1,
+            last: 1_000
+        })
+    );
+}
+
+#[test]
+fn a_job_whose_annotations_mean_nothing_is_left_as_it_is() {
+    let job = annotated(json!({ "gangline.dev/idle-seconds": "x" }));
+    let plan = planned(
+        job,
+        vec![exited("a", 0, ago(5)), running("b")],
+        QueueView::Unread,
+    );
+    assert_eq!(reasons(&plan), ["InvalidQueueAnnotation"]);
+    assert_eq!((created(&plan), plan.delete.len(), plan.end), (0, 0, None));
+}
+
+#[test]
+fn pods_learn_how_to_reach_their_queue_and_variables_of_the_user_win() {
+    let own = json!({ "spec": { "template": { "spec": { "containers": [{
+        "name": "main", "command": ["resize"], "args": ["-q"],
+        "env": [{ "name": "GANGLINE_URL", "value": "http://mine" }],
+    }] } } } });
+    let plan = planned(
+        job(own.clone()),
+        vec![],
+        seen(snapshot(Phase::Sealed, ready(1))),
+    );
+    let manifest = &plan.create[0][0].manifest;
+    let container = &manifest["spec"]["containers"][0];
+    let value = |name: &str| {
+        let env = container["env"].as_array().unwrap();
+        env.iter().find(|entry| entry["name"] == name).unwrap()["value"].clone()
+    };
+    assert_eq!(value("GANGLINE_URL"), "http://mine");
+    assert_eq!(value("GANGLINE_QUEUE"), "default.images");
+    assert_eq!(value("GANGLINE_TOKEN"), "secret");
+    assert_eq!(value("GANGLINE_WORKER"), "$(GANGLINE_POD_UID).main");
+    assert_eq!(value("GANGLINE_GRACE_SECONDS"), "30");
+    assert_eq!(container["command"], json!(["resize"]));
+    let mut wrapped = own;
+    merge(
+        &mut wrapped,
+        json!({ "metadata": { "annotations": { "gangline.dev/wrap": "true" } } }),
+    );
+    let plan = planned(
+        job(wrapped),
+        vec![],
+        seen(snapshot(Phase::Sealed, ready(1))),
+    );
+    let command = &plan.create[0][0].manifest["spec"]["containers"][0]["command"];
+    assert_eq!(
+        *command,
+        json!(["/bin/gangline", "work", "--", "resize", "-q"])
+    );
+}
