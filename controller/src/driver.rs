@@ -6,6 +6,7 @@
 mod cache;
 mod cluster;
 mod events;
+mod leader;
 mod memory;
 mod orphans;
 mod patch;
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use leader::Candidate;
 pub use service::{Fill, NoService, QueueService, ServiceError};
 pub use settings::{Settings, TokenDelivery};
 
@@ -39,6 +41,7 @@ use crate::api::{Job, Pod};
 use cache::{Key, Owner, Source, Store};
 use cluster::{Cluster, lock};
 use events::Recorder;
+use leader::Election;
 use schedule::Schedule;
 use sync::{SyncError, Syncer};
 
@@ -70,7 +73,36 @@ impl<Q: QueueService> Controller<Q> {
     }
 
     /// Runs until `shutdown`; syncs that have begun come to their end.
-    pub async fn run(self, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    ///
+    /// When this controller led, and cannot be sure any more that nobody else does. What it knows
+    /// is worth nothing then: it has to be made anew.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), LeadershipLost> {
+        let Some(candidate) = self.syncer.settings.candidate.clone() else {
+            self.drive(&shutdown).await;
+            return Ok(());
+        };
+        let mut election = Election::new(&self.syncer.cluster.client, candidate);
+        if !election.win(&shutdown).await {
+            return Ok(());
+        }
+        let leads = shutdown.child_token();
+        let mut driving = std::pin::pin!(self.drive(&leads));
+        tokio::select! {
+            () = &mut driving => {
+                election.release().await;
+                Ok(())
+            }
+            () = election.hold() => {
+                leads.cancel();
+                driving.await;
+                Err(LeadershipLost)
+            }
+        }
+    }
+
+    async fn drive(self, shutdown: &CancellationToken) {
         let Self { syncer, events } = self;
         let client = syncer.cluster.client.clone();
         let namespace = syncer.settings.namespace.clone();
@@ -85,12 +117,17 @@ impl<Q: QueueService> Controller<Q> {
         };
         let mut sending = JoinSet::new();
         sending.spawn(events::send(client, events));
-        driver.drive(jobs, pods, &shutdown).await;
+        driver.drive(jobs, pods, shutdown).await;
         drop(driver);
         // The last recorder is gone, so the sender ends with what is left to say.
         let _ = tokio::time::timeout(Duration::from_secs(2), sending.join_next()).await;
     }
 }
+
+/// Another controller may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this controller does not lead any more")]
+pub struct LeadershipLost;
 
 type Watched<K> = Result<WatchEvent<K>, watcher::Error>;
 

@@ -7,8 +7,10 @@ mod api;
 #[path = "driver/queue.rs"]
 mod queue;
 
+use std::time::Duration;
+
 use api::{FakeApi, Fault};
-use gangline_controller::driver::NoService;
+use gangline_controller::driver::{Candidate, LeadershipLost, NoService};
 use gangline_controller::plan::queue::Wrapper;
 use gangline_controller::{Controller, QueueService, Settings};
 use gangline_protocol::{EndPhase, SessionId, StopOutcome, Timestamp, WorkerView};
@@ -20,22 +22,29 @@ use tokio_util::sync::CancellationToken;
 /// A controller that runs until it is stopped.
 struct Running {
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), LeadershipLost>>,
 }
 
 impl Running {
     async fn stop(self) {
         self.shutdown.cancel();
-        self.task.await.unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        retry_base: Duration::from_millis(5),
+        queue_poll: Duration::from_millis(5),
+        ..Settings::local("http://queue", Wrapper::default())
     }
 }
 
 fn start<Q: QueueService>(api: &FakeApi, service: Q) -> Running {
-    let settings = Settings {
-        retry_base: std::time::Duration::from_millis(5),
-        queue_poll: std::time::Duration::from_millis(5),
-        ..Settings::local("http://queue", Wrapper::default())
-    };
+    start_with(api, service, settings())
+}
+
+fn start_with<Q: QueueService>(api: &FakeApi, service: Q, settings: Settings) -> Running {
     let controller = Controller::new(api.client(), service, settings);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(controller.run(shutdown.clone()));
@@ -401,4 +410,51 @@ async fn a_service_that_is_away_holds_everything_until_it_is_back() {
     service.lock().is_away = false;
     api.until("two Pods", |api| live(api, 2)).await;
     running.stop().await;
+}
+
+fn candidate(identity: &str) -> Settings {
+    Settings {
+        candidate: Some(Candidate {
+            duration: Duration::from_secs(1),
+            period: Duration::from_millis(10),
+            ..Candidate::new("default", identity)
+        }),
+        ..settings()
+    }
+}
+
+fn leader(api: &FakeApi) -> Option<String> {
+    let lease = api.get("leases", "gangline-controller")?;
+    let holder = lease["spec"]["holderIdentity"].as_str()?;
+    (!holder.is_empty()).then(|| holder.to_owned())
+}
+
+#[tokio::test]
+async fn of_two_controllers_one_leads_and_the_other_takes_over() {
+    let api = FakeApi::default();
+    let first = start_with(&api, NoService, candidate("first"));
+    api.until("a leader", leader).await;
+    let second = start_with(&api, NoService, candidate("second"));
+    api.put("jobs", job(json!({}), json!({})));
+    api.until("two Pods", |api| live(api, 2)).await;
+    assert_eq!(leader(&api).unwrap(), "first");
+    first.stop().await;
+    api.until("another leader", |api| {
+        leader(api).filter(|leader| leader == "second")
+    })
+    .await;
+    finish_all(&api, "Complete").await;
+    assert_eq!(api.pods_made().len(), 2);
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_lease_was_taken_stops() {
+    let api = FakeApi::default();
+    let running = start_with(&api, NoService, candidate("first"));
+    api.until("a leader", leader).await;
+    api.change("leases", "gangline-controller", |lease| {
+        lease["spec"]["holderIdentity"] = "somebody".into();
+    });
+    assert_eq!(running.task.await.unwrap(), Err(LeadershipLost));
 }

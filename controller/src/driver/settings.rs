@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::leader::Candidate;
 use crate::api::names::GANGLINE_CONTROLLER;
 use crate::plan::Scope;
 use crate::plan::queue::Wrapper;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub retry_base: Duration,
     /// The longest of these waits.
     pub retry_cap: Duration,
+    /// The election to win before anything is done; without it this controller is the only one.
+    pub candidate: Option<Candidate>,
     /// How many Jobs are looked at at a time.
     pub concurrency: usize,
     /// Where workers find the queue service.
@@ -51,6 +54,7 @@ impl Settings {
             queue_poll: Duration::from_secs(1),
             retry_base: Duration::from_secs(1),
             retry_cap: Duration::from_secs(60),
+            candidate: None,
             concurrency: 5,
             queue_url: queue_url.into(),
             token_delivery: TokenDelivery::Secret,
