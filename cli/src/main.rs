@@ -1,2 +1,46 @@
-//! Gangline.
-fn main() {}
+//! Gangline: a work queue for parallel workers. Every role is a subcommand of this binary.
+
+mod commands;
+mod error;
+mod output;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Command;
+
+/// Process N things with many workers until all of it is done
+#[derive(Debug, Parser)]
+#[command(name = "gangline", version, max_term_width = 100)]
+struct Args {
+    /// What to log, on stderr: a level, or directives as in `info,gangline_server=debug`
+    #[arg(long, global = true, env = "GANGLINE_LOG", default_value = "warn")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let Args { log, command } = Args::parse();
+    match start_logging(&log).and_then(|()| command.run()) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+fn start_logging(directives: &str) -> Result<(), error::Error> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(directives)
+        .map_err(|error| error::Error::usage(format!("--log {directives:?}: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
+}

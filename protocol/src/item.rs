@@ -108,7 +108,7 @@ impl NewItem {
 
 /// A field whose value is outside its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{field} must be {min} to {max} {unit}, got {value}")]
+#[error("{field} must be {min} to {max}{}{unit}, got {value}", if unit.is_empty() { "" } else { " " })]
 pub struct OutOfBounds {
     /// Name of the field on the wire.
     pub field: &'static str,

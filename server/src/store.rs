@@ -11,7 +11,6 @@
 pub mod disk;
 pub mod embedded;
 
-use std::future::Future;
 use std::pin::Pin;
 
 use crate::queue::{Command, Query, Refusal, Reply};

@@ -273,22 +273,9 @@ pub enum Refusal {
         /// The last one that was answered with items.
         last: u64,
     },
-    /// A value out of its bounds.
-    #[error("{path}{bound}")]
-    OutOfBounds {
-        /// Path of the object that has the field, with a dot at its end, or empty.
-        path: String,
-        /// The bound.
-        bound: OutOfBounds,
-    },
-    /// A field that does not go with another.
-    #[error("{field} {why}")]
-    Misplaced {
-        /// Path of the field.
-        field: String,
-        /// Why it may not be there.
-        why: &'static str,
-    },
+    /// A setting out of its bounds.
+    #[error(transparent)]
+    OutOfBounds(#[from] OutOfBounds),
     /// Too many queues.
     #[error("there are {0} queues already, the most that one service keeps")]
     TooManyQueues(usize),

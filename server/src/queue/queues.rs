@@ -107,12 +107,7 @@ impl Queues {
         match command {
             Command::Configure { queue, patch } => {
                 let settings = self.by_name.get(&queue).map(|queue| queue.settings.clone());
-                let settings = patch
-                    .apply(&settings.unwrap_or_default())
-                    .map_err(|bound| Refusal::OutOfBounds {
-                        path: String::new(),
-                        bound,
-                    })?;
+                let settings = patch.apply(&settings.unwrap_or_default())?;
                 self.ensure(input, &queue, effects)?;
                 self.step(input, &queue, effects, |step| step.configure(&settings))
             }
@@ -256,12 +251,6 @@ impl Queues {
     /// Returns every queue; for checks.
     pub fn all(&self) -> impl Iterator<Item = &Queue> {
         self.by_name.values()
-    }
-
-    /// Returns a queue, if it exists.
-    #[must_use]
-    pub(super) fn get(&self, name: &QueueName) -> Option<&Queue> {
-        self.by_name.get(name)
     }
 
     fn find(&self, name: &QueueName) -> Result<&Queue, Refusal> {

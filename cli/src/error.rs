@@ -1,0 +1,99 @@
+//! What ends a command without success: a sentence, a hint, an exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Kinds of failure, each with its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The command did its work, and some of it failed.
+    Failed,
+    /// It was called in a way that cannot work.
+    Usage,
+    /// The service cannot be reached (sysexits: `EX_UNAVAILABLE`).
+    ServiceLost,
+    /// A file or the disk is in the way (sysexits: `EX_IOERR`).
+    Disk,
+    /// The credentials are refused (sysexits: `EX_NOPERM`).
+    Credentials,
+}
+
+/// A failure as the user sees it.
+#[derive(Debug)]
+pub(crate) struct Error {
+    kind: Kind,
+    text: String,
+    hint: Option<String>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, text: impl fmt::Display) -> Self {
+        Self {
+            kind,
+            text: text.to_string(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn usage(text: impl fmt::Display) -> Self {
+        Self::new(Kind::Usage, text)
+    }
+
+    pub(crate) fn disk(text: impl fmt::Display) -> Self {
+        Self::new(Kind::Disk, text)
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::ServiceLost => 69,
+            Kind::Disk => 74,
+            Kind::Credentials => 77,
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes an error with its causes, outermost first.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl From<gangline_server::ServeError> for Error {
+    fn from(error: gangline_server::ServeError) -> Self {
+        use gangline_server::ServeError as E;
+        let text = chain(&error);
+        match error {
+            E::TokenNeeded(_) => Self::usage(text).hint("--token-file FILE, or GANGLINE_TOKEN"),
+            E::Listen { address, .. } => Self::usage(text).hint(format!(
+                "another program may have the port {}; --listen takes another, port 0 any free one",
+                address.port()
+            )),
+            E::Open { .. } | E::Store(_) => Self::disk(text),
+            E::Serve(_) => Self::new(Kind::ServiceLost, text),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The one place that prints: data on stdout, everything else on stderr.
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "this is the one place that prints"
+)]
+
+use std::io::{self, Write};
+
+use crate::error::Error;
+
+/// Says why the command ends.
+pub(crate) fn error(error: &Error) {
+    eprintln!("gangline: {error}");
+}
+
+/// Says something to the person at the terminal.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}
+
+/// Writes a line of data.
+pub(crate) fn line(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// Writes data as it is.
+///
+/// # Errors
+///
+/// What stdout answers; a reader that has gone away is none.
+pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
+    match io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

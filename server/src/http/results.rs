@@ -1,0 +1,134 @@
+//! Results as a stream of lines, in the order of recording.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use gangline_protocol::limits::PAGE_ROWS_MAX;
+use gangline_protocol::{Json, QueueName};
+use http::{HeaderValue, header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::App;
+use super::params::{InQueue, Params};
+use super::problem::Failure;
+use crate::queue::{Query, Reply};
+use crate::service::unexpected;
+
+/// How long a follower waits for the end before it looks for new results.
+const FOLLOW_STEP: Duration = Duration::from_millis(100);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ResultParams {
+    /// How many results to skip: those that the client has.
+    #[serde(default)]
+    cursor: u64,
+    /// Goes on until the queue is over.
+    #[serde(default)]
+    follow: bool,
+}
+
+struct Follower {
+    app: App,
+    queue: QueueName,
+    cursor: u64,
+    follow: bool,
+}
+
+pub(super) async fn results(
+    State(app): State<App>,
+    InQueue(queue): InQueue,
+    Params(params): Params<ResultParams>,
+) -> Result<Response, Failure> {
+    let ResultParams { cursor, follow } = params;
+    let mut follower = Follower {
+        app,
+        queue,
+        cursor,
+        follow,
+    };
+    // The first page is read before the status goes out: an unknown queue must be a 404.
+    let first = follower.page().await?;
+    let state = (Some(first), follower);
+    let pages = stream::unfold(state, |(page, mut follower)| async move {
+        let page = match page {
+            Some(page) if !page.is_empty() => page,
+            Some(_) | None => follower.next().await?,
+        };
+        Some((Ok::<_, Infallible>(page), (None, follower)))
+    });
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, Body::from_stream(pages)).into_response())
+}
+
+impl Follower {
+    /// Returns the next lines, or nothing at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            // Looked at before the page: what was recorded until the end is on the page then.
+            let over = !self.follow
+                || self
+                    .app
+                    .service
+                    .status(&self.queue)
+                    .await
+                    .ok()?
+                    .phase
+                    .is_over();
+            let page = self.page().await.ok()?;
+            if !page.is_empty() {
+                return Some(page);
+            }
+            if over {
+                return None;
+            }
+            self.app
+                .service
+                .wait_over(&self.queue, FOLLOW_STEP)
+                .await
+                .ok()?;
+        }
+    }
+
+    async fn page(&mut self) -> Result<Bytes, Failure> {
+        let query = Query::Results {
+            queue: self.queue.clone(),
+            cursor: self.cursor,
+            max: PAGE_ROWS_MAX,
+        };
+        let Reply::Results(results) = (match self.app.service.query(query).await? {
+            reply @ Reply::Results(_) => reply,
+            other => return Err(unexpected(&other).into()),
+        }) else {
+            unreachable!("any other reply was refused above")
+        };
+        let mut page = Vec::with_capacity(results.len() * 128);
+        for result in &results {
+            serde_json::to_writer(&mut page, result).expect("results can be written");
+            page.push(b'\n');
+        }
+        self.cursor += results.len() as u64;
+        Ok(page.into())
+    }
+}
+
+/// Replaces line breaks between the tokens of a result by spaces, before it is recorded, so that
+/// it is one line wherever it is shown. (Inside of JSON strings there are none.)
+pub(super) fn put_on_one_line(result: &mut Json) {
+    let is_break = |byte: &u8| matches!(byte, b'\n' | b'\r');
+    if result.get().as_bytes().iter().any(is_break) {
+        let line = result.get().replace(['\n', '\r'], " ");
+        let value = RawValue::from_string(line).expect("spaces may stand where line breaks did");
+        *result = Arc::from(value);
+    }
+}

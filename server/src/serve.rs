@@ -1,0 +1,156 @@
+//! Puts the parts together and serves until told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SystemClock, SystemRandom};
+use crate::config::{Config, StoreConfig};
+use crate::http::{Access, router};
+use crate::hub::Hub;
+use crate::service::Service;
+use crate::store::disk::DataDir;
+use crate::store::embedded::Embedded;
+
+/// How long running requests may take to end once the service is told to stop. Held calls do not
+/// end by themselves; whoever holds one asks again.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Why a service did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Everybody could use it.
+    #[error(
+        "without a token the service listens on loopback only, and {0} is not a loopback \
+         address: give it a token, or listen on 127.0.0.1"
+    )]
+    TokenNeeded(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The store does not open.
+    #[error("cannot open the data directory {dir}")]
+    Open {
+        /// The directory.
+        dir: String,
+        /// What is wrong with it.
+        #[source]
+        source: io::Error,
+    },
+    /// The store has failed for good; what was acknowledged is on disk.
+    #[error("the store has failed: {0}")]
+    Store(String),
+    /// The listener failed.
+    #[error("cannot go on serving")]
+    Serve(#[source] io::Error),
+}
+
+/// A service that is open and bound, and not serving yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    access: Access,
+    service: Service,
+    store_stopped: CancellationToken,
+}
+
+impl Server {
+    /// Opens the store and binds the address.
+    ///
+    /// # Errors
+    ///
+    /// A [`ServeError`] that says what is in the way.
+    pub async fn bind(config: Config) -> Result<Self, ServeError> {
+        let Config {
+            listen,
+            token,
+            store,
+        } = config;
+        let access = match &token {
+            Some(token) => Access::token(token),
+            None if listen.ip().is_loopback() => Access::Loopback,
+            None => return Err(ServeError::TokenNeeded(listen)),
+        };
+        let cannot_listen = |source| ServeError::Listen {
+            address: listen,
+            source,
+        };
+        let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        let hub = Hub::default();
+        let StoreConfig::Embedded { data_dir } = store;
+        let cannot_open = |source| ServeError::Open {
+            dir: data_dir.display().to_string(),
+            source,
+        };
+        let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let store =
+            Embedded::open(Box::new(disk), clock, random, hub.clone()).map_err(cannot_open)?;
+        let store_stopped = store.stopped();
+        Ok(Self {
+            listener,
+            address,
+            access,
+            service: Service::new(Arc::new(store), hub),
+            store_stopped,
+        })
+    }
+
+    /// Returns the address that it is bound to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown`, then lets running requests end for half a second.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Store`] when the store fails meanwhile.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let Self {
+            listener,
+            address: _,
+            access,
+            service,
+            store_stopped,
+        } = self;
+        // Replies are small and written whole: waiting for more to send only delays them.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+        });
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let serve = axum::serve(listener, router(service.clone(), access))
+            .with_graceful_shutdown(async move { stopping.cancelled().await })
+            .into_future();
+        tokio::pin!(serve);
+        let result = tokio::select! {
+            result = &mut serve => return result.map_err(ServeError::Serve),
+            () = shutdown.cancelled() => Ok(()),
+            () = store_stopped.cancelled() => {
+                let trouble = service.trouble();
+                Err(ServeError::Store(trouble.unwrap_or_else(|| "it has panicked".into())))
+            }
+        };
+        stop.cancel();
+        // Whatever has not ended by then is cut off with the connection.
+        let _ = tokio::time::timeout(GRACE, &mut serve).await;
+        result
+    }
+}
