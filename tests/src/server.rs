@@ -1,0 +1,80 @@
+//! The queue service, in this process, on a free port and a data directory of its own.
+
+use std::path::Path;
+
+use gangline_server::{Config, Server, StoreConfig};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The token that test servers want.
+pub const TOKEN: &str = "a-token-for-tests";
+
+/// A running queue service; dropping it stops it.
+#[derive(Debug)]
+pub struct TestServer {
+    /// Where it listens, as in `http://127.0.0.1:1234`.
+    pub url: String,
+    shutdown: CancellationToken,
+    task: Option<JoinHandle<()>>,
+    /// Goes with the service.
+    dir: Option<TempDir>,
+}
+
+impl TestServer {
+    /// Starts a service on an empty data directory.
+    ///
+    /// # Panics
+    ///
+    /// When the machine has no room or no port for it.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut server = Self::start_in(dir.path()).await;
+        server.dir = Some(dir);
+        server
+    }
+
+    /// Starts a service on a data directory that outlives it.
+    ///
+    /// # Panics
+    ///
+    /// When the directory does not open.
+    pub async fn start_in(dir: &Path) -> Self {
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            token: Some(TOKEN.into()),
+            store: StoreConfig::Embedded {
+                data_dir: dir.to_owned(),
+            },
+        };
+        let server = Server::bind(config).await.expect("a free port");
+        let shutdown = CancellationToken::new();
+        let url = format!("http://{}", server.address());
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { server.run(stop).await.expect("to serve") });
+        Self {
+            url,
+            shutdown,
+            task: Some(task),
+            dir: None,
+        }
+    }
+
+    /// Stops the service and waits until it has gone.
+    ///
+    /// # Panics
+    ///
+    /// When the service has panicked.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(task) = self.task.take() {
+            task.await.expect("the service has not panicked");
+        }
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}

@@ -1,0 +1,131 @@
+//! Leases: what is handed out, in which order, and how long a call is held.
+
+use gangline_tests::Queue;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+fn payloads(items: &[Value]) -> Vec<Value> {
+    items.iter().map(|item| item["payload"].clone()).collect()
+}
+
+pub(crate) async fn higher_priorities_come_first_and_equal_ones_in_order(q: Queue) {
+    let items = json!({"items": [
+        {"payload": "a"}, {"payload": "low", "priority": 0}, {"payload": "b"},
+        {"payload": "high", "priority": 9}, {"payload": "c", "priority": 5},
+    ]});
+    q.post("/items", items).await.ok();
+    let session = q.open("w", 10).await;
+    assert_eq!(
+        payloads(&session.items),
+        [
+            json!("high"),
+            json!("a"),
+            json!("b"),
+            json!("c"),
+            json!("low")
+        ]
+    );
+}
+
+pub(crate) async fn a_delayed_item_waits_for_its_time(q: Queue) {
+    q.post("/items", json!({"payload": 1, "delayMs": 300}))
+        .await
+        .ok();
+    let mut session = q.open("w", 1).await;
+    assert!(session.items.is_empty());
+    let reply = session.lease(1).await;
+    assert_eq!(reply["lease"]["wait"]["reason"], "delayed");
+    assert!(reply["lease"]["wait"]["dueAt"].is_string());
+    assert_eq!(q.counts().await, json!({"delayed": 1}));
+    let lease = json!({"number": 3, "max": 1, "waitMs": 20_000});
+    let reply = session.say(json!({"lease": lease})).await.ok();
+    assert_eq!(reply["lease"]["items"][0]["payload"], 1);
+}
+
+pub(crate) async fn a_lease_on_a_queue_that_does_not_exist_waits(q: Queue) {
+    let lease = json!({"worker": "w", "lease": {"number": 1, "max": 1}});
+    let reply = q.post("/lease", lease).await.ok();
+    assert_eq!(reply["lease"]["wait"]["reason"], "no_such_queue");
+    assert!(reply["session"].is_null());
+    assert_eq!(q.get("").await.refused(404), "queue_not_found");
+    let held = json!({"worker": "w", "lease": {"number": 1, "max": 1, "waitMs": 20_000}});
+    let item = json!({"payload": "now"});
+    let (reply, _) = tokio::join!(q.post("/lease", held), q.post("/items", item));
+    assert_eq!(
+        payloads(reply.ok()["lease"]["items"].as_array().unwrap()),
+        [json!("now")]
+    );
+}
+
+pub(crate) async fn a_held_lease_is_woken_by_a_push(q: Queue) {
+    q.put(json!({})).await.ok();
+    let mut session = q.open("w", 1).await;
+    session.number += 1;
+    let lease = json!({"number": session.number, "max": 5, "waitMs": 20_000});
+    let item = json!({"payload": 1});
+    let (reply, _) = tokio::join!(session.say(json!({"lease": lease})), q.post("/items", item));
+    assert_eq!(reply.ok()["lease"]["items"].as_array().unwrap().len(), 1);
+}
+
+pub(crate) async fn a_held_lease_is_woken_by_the_end(q: Queue) {
+    q.put(json!({})).await.ok();
+    let session = q.open("w", 1).await;
+    let lease = json!({"number": 2, "max": 1, "waitMs": 20_000});
+    let (reply, _) = tokio::join!(
+        session.say(json!({"lease": lease})),
+        q.bare(Method::POST, "/seal")
+    );
+    assert_eq!(reply.ok()["over"]["phase"], "drained");
+}
+
+pub(crate) async fn a_repeated_lease_request_gets_the_same_items(q: Queue) {
+    q.push(&[json!(1), json!(2), json!(3)]).await;
+    let session = q.open("w", 2).await;
+    let again = session
+        .say(json!({"lease": {"number": 1, "max": 2}}))
+        .await
+        .ok();
+    assert_eq!(again["lease"]["items"], json!(session.items));
+    assert_eq!(q.counts().await, json!({"ready": 1, "leased": 2}));
+}
+
+pub(crate) async fn a_lease_request_with_an_older_number_is_refused(q: Queue) {
+    q.push(&[json!(1), json!(2), json!(3)]).await;
+    let mut session = q.open("w", 1).await;
+    session.lease(1).await;
+    let older = session.say(json!({"lease": {"number": 1, "max": 1}})).await;
+    assert_eq!(older.refused(409), "lease_number_out_of_order");
+}
+
+pub(crate) async fn a_paused_queue_hands_out_nothing_until_it_is_resumed(q: Queue) {
+    q.push(&[json!(1)]).await;
+    assert_eq!(q.bare(Method::POST, "/pause").await.ok()["paused"], true);
+    let mut session = q.open("w", 1).await;
+    assert!(session.items.is_empty());
+    assert_eq!(session.lease(1).await["lease"]["wait"]["reason"], "paused");
+    let lease = json!({"number": 3, "max": 1, "waitMs": 20_000});
+    let (reply, _) = tokio::join!(
+        session.say(json!({"lease": lease})),
+        q.bare(Method::POST, "/resume")
+    );
+    assert_eq!(reply.ok()["lease"]["items"][0]["payload"], 1);
+}
+
+pub(crate) async fn max_leased_bounds_all_sessions_together(q: Queue) {
+    q.put(json!({"maxLeased": 2})).await.ok();
+    q.push(&[json!(1), json!(2), json!(3)]).await;
+    let first = q.open("a", 5).await;
+    assert_eq!(first.items.len(), 2);
+    let mut second = q.open("b", 5).await;
+    assert!(second.items.is_empty());
+    assert_eq!(
+        second.lease(1).await["lease"]["wait"]["reason"],
+        "limit_reached"
+    );
+    let lease = json!({"number": 3, "max": 1, "waitMs": 20_000});
+    let (reply, _) = tokio::join!(
+        second.say(json!({"lease": lease})),
+        first.settle(0, json!({"outcome": "done"}))
+    );
+    assert_eq!(reply.ok()["lease"]["items"].as_array().unwrap().len(), 1);
+}

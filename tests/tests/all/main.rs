@@ -1,0 +1,3 @@
+//! Tests that need more than one crate; one binary, since linking is dear.
+
+mod conformance;
