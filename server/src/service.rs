@@ -7,12 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gangline_protocol::limits::HOLD_MS_MAX;
-use gangline_protocol::{ExchangeReply, ExchangeRequest, LeaseReply, QueueName, QueueStatus};
+use gangline_protocol::{
+    ExchangeReply, ExchangeRequest, LeaseReply, QueueName, QueueStatus, WaitReason,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::hub::{Hub, Wanted};
 use crate::queue::{Command, Query, Reply};
 use crate::store::{Store, StoreError};
+
+/// How often a call is looked at that waits until its own session holds nothing.
+const ALONE_STEP: Duration = Duration::from_millis(100);
 
 /// A store, and those who wait for it.
 #[derive(Clone)]
@@ -183,7 +188,11 @@ fn hold_of(
         (Some(_), Some(LeaseReply::Wait(wait))) => Some(Hold {
             wanted: Wanted::Items,
             until: started + Duration::from_millis(full_wait_ms),
-            ask_again: Some(Duration::from_millis(wait.retry_ms.max(50))),
+            ask_again: Some(match wait.reason {
+                // What ends this wait is a settle of the session itself, which wakes nobody.
+                WaitReason::LastAttemptAlone => ALONE_STEP,
+                _ => Duration::from_millis(wait.retry_ms.max(50)),
+            }),
         }),
         (Some(_), _) => None,
         (None, _) => {

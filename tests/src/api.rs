@@ -34,10 +34,6 @@ pub struct Answer {
 
 impl Answer {
     /// Returns the body of a success.
-    ///
-    /// # Panics
-    ///
-    /// When it is none.
     #[track_caller]
     pub fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
@@ -45,10 +41,6 @@ impl Answer {
     }
 
     /// Returns the code of an error of this status.
-    ///
-    /// # Panics
-    ///
-    /// When the status is another, or the body no problem document.
     #[track_caller]
     pub fn refused(self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.body);
@@ -81,10 +73,6 @@ impl Api {
     }
 
     /// Sends a request as it is.
-    ///
-    /// # Panics
-    ///
-    /// When the service does not answer.
     pub async fn send(
         &self,
         method: Method,
@@ -103,10 +91,6 @@ impl Api {
     }
 
     /// Sends JSON, or nothing, and reads the answer.
-    ///
-    /// # Panics
-    ///
-    /// When the service does not answer.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let headers: &[_] = match &body {
             Some(_) => &[("content-type", "application/json")],
@@ -118,10 +102,6 @@ impl Api {
 }
 
 /// Reads a reply.
-///
-/// # Panics
-///
-/// When the reply breaks off.
 pub async fn answer(response: Response) -> Answer {
     let status = response.status().as_u16();
     let bytes = response.bytes().await.expect("a whole body");

@@ -1,5 +1,10 @@
 //! Helpers of the cross-crate tests: real servers on free ports, and a plain HTTP client.
 
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "helpers of tests panic where a test would fail"
+)]
+
 pub mod api;
 pub mod server;
 

@@ -23,10 +23,6 @@ pub struct TestServer {
 
 impl TestServer {
     /// Starts a service on an empty data directory.
-    ///
-    /// # Panics
-    ///
-    /// When the machine has no room or no port for it.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut server = Self::start_in(dir.path()).await;
@@ -35,10 +31,6 @@ impl TestServer {
     }
 
     /// Starts a service on a data directory that outlives it.
-    ///
-    /// # Panics
-    ///
-    /// When the directory does not open.
     pub async fn start_in(dir: &Path) -> Self {
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -61,10 +53,6 @@ impl TestServer {
     }
 
     /// Stops the service and waits until it has gone.
-    ///
-    /// # Panics
-    ///
-    /// When the service has panicked.
     pub async fn stop(&mut self) {
         self.shutdown.cancel();
         if let Some(task) = self.task.take() {

@@ -1,1 +1,29 @@
-//! Gangline.
+//! What a worker program links to take part in a Gangline queue.
+//!
+//! ```no_run
+//! use gangline_worker::{Item, Worker};
+//!
+//! #[tokio::main]
+//! async fn main() -> std::process::ExitCode {
+//!     Worker::from_env()
+//!         .concurrency(8)
+//!         .run(|item: Item<String>| async move {
+//!             let text = tokio::fs::read_to_string(&item.payload).await?;
+//!             Ok::<_, gangline_worker::HandlerError>(text.lines().count())
+//!         })
+//!         .await
+//! }
+//! ```
+//!
+//! The exit code says what has happened, since a Pod that exits 0 tells its Job that all is
+//! done: see [`End`]. [`Client`] is for producers and for whoever watches.
+
+pub mod client;
+pub mod exec;
+pub mod item;
+pub mod worker;
+
+pub use client::{Client, ClientError};
+pub use gangline_protocol as protocol;
+pub use item::{HandlerError, Item};
+pub use worker::{End, Worker};

@@ -1,0 +1,172 @@
+//! What a run leaves: results on stdout or in a file, and last lines that say what happened.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use gangline_worker::protocol::item::ResultView;
+use gangline_worker::protocol::{Certificate, ItemId, ItemState, Json, QueueName};
+use gangline_worker::{Client, ClientError};
+use tokio::task::JoinHandle;
+
+use crate::error::Error;
+use crate::output;
+
+/// What the results file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ResultsFormat {
+    /// What the programs wrote, one after the other
+    Raw,
+    /// Lines of JSON with id, key, result, attempt and time
+    Ndjson,
+}
+
+/// Dead items whose errors are looked at for the summary.
+const DEAD_LOOKED_AT: usize = 1_000;
+
+/// Results on their way to stdout.
+pub(super) struct Results(Option<JoinHandle<Result<(), Error>>>);
+
+impl Results {
+    pub(super) fn start(client: &Client, queue: &QueueName, show: bool, cursor: u64) -> Self {
+        let (client, queue) = (client.clone(), queue.clone());
+        Self(show.then(|| {
+            tokio::spawn(async move {
+                each_result(&client, &queue, cursor, true, |result, _| {
+                    output::data(&bytes_of(&result.result))
+                        .map_err(|error| Error::disk(format!("cannot write to stdout: {error}")))
+                })
+                .await
+            })
+        }))
+    }
+
+    /// Waits until all results are out.
+    pub(super) async fn finish(&mut self) -> Result<(), Error> {
+        match self.0.take() {
+            Some(task) => task.await.map_err(Error::disk)?,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Calls `act` with each result and its line.
+async fn each_result(
+    client: &Client,
+    queue: &QueueName,
+    cursor: u64,
+    follow: bool,
+    mut act: impl FnMut(&ResultView, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut response = client.results(queue, cursor, follow).await?;
+    let mut rest = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(ClientError::from)? {
+        rest.extend_from_slice(&chunk);
+        let end = rest
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        for line in rest[..end].split_inclusive(|byte| *byte == b'\n') {
+            let result = serde_json::from_slice(line)
+                .map_err(|error| ClientError::Protocol(format!("a result: {error}")))?;
+            act(&result, line)?;
+        }
+        rest.drain(..end);
+    }
+    Ok(())
+}
+
+/// Returns what the program wrote.
+fn bytes_of(result: &Json) -> Vec<u8> {
+    match serde_json::from_str::<String>(result.get()) {
+        Ok(text) => text.into_bytes(),
+        Err(_) => gangline_worker::exec::bytes_of(result).unwrap_or_else(|| result.get().into()),
+    }
+}
+
+pub(super) async fn write_results(
+    client: &Client,
+    queue: &QueueName,
+    path: &Path,
+    format: ResultsFormat,
+) -> Result<(), Error> {
+    let mut results: Vec<(ItemId, Vec<u8>)> = Vec::new();
+    each_result(client, queue, 0, false, |result, line| {
+        let bytes = match format {
+            ResultsFormat::Raw => bytes_of(&result.result),
+            ResultsFormat::Ndjson => line.to_vec(),
+        };
+        results.push((result.id, bytes));
+        Ok(())
+    })
+    .await?;
+    results.sort_unstable_by_key(|(id, _)| *id);
+    let cannot = |error| Error::disk(format!("cannot write {}: {error}", path.display()));
+    let file = std::fs::File::create(path).map_err(cannot)?;
+    let mut file = std::io::BufWriter::new(file);
+    for (_, bytes) in &results {
+        file.write_all(bytes).map_err(cannot)?;
+    }
+    file.flush().map_err(cannot)
+}
+
+/// Says what happened, in a few lines.
+pub(super) async fn summary(
+    client: &Client,
+    queue: &QueueName,
+    certificate: &Certificate,
+    done_before: u64,
+) {
+    let counts = &certificate.counts;
+    let took = certificate
+        .ended_at
+        .0
+        .saturating_sub(certificate.created_at.0);
+    let took = humantime::format_duration(Duration::from_millis(took));
+    let mut parts = vec![format!("{} done", counts.done)];
+    for (count, what) in [
+        (counts.dead, "dead"),
+        (counts.cancelled, "cancelled"),
+        (counts.abandoned, "abandoned"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    if done_before > 0 {
+        parts.push(format!("{done_before} of them before this run"));
+    }
+    output::note(format_args!(
+        "{} items in {took}: {}",
+        counts.total(),
+        parts.join(", ")
+    ));
+    if counts.dead == 0 {
+        return;
+    }
+    let dead = client
+        .items(queue, Some(ItemState::Dead), ItemId(0), DEAD_LOOKED_AT)
+        .await;
+    let mut errors: HashMap<String, (u64, String)> = HashMap::new();
+    for item in dead.map(|page| page.items).unwrap_or_default() {
+        let error = item.error.as_deref().unwrap_or("no error was given");
+        let key = item
+            .key
+            .as_ref()
+            .map_or(item.id.to_string(), ToString::to_string);
+        errors.entry(error.to_owned()).or_insert((0, key)).0 += 1;
+    }
+    let mut errors: Vec<_> = errors.into_iter().collect();
+    errors.sort_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.0.cmp(&b.0)));
+    for (error, (count, first)) in errors.iter().take(3) {
+        output::note(format_args!("  {count} × {error} (first: item {first})"));
+    }
+}

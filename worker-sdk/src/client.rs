@@ -1,0 +1,441 @@
+//! The queue API as methods. One request a call: retrying is the caller's.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use gangline_protocol::item::PushRequest;
+use gangline_protocol::queue::{RevokeRequest, StopRequest};
+use gangline_protocol::{
+    ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem, Problem,
+    PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome, WorkerName, WorkerView,
+};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an answer may take beyond the time for which it was asked to be held.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The service refuses it; nothing has changed.
+    #[error("{}", .0.detail)]
+    Refused(Box<Problem>),
+    /// The credentials are missing, unknown, or not enough.
+    #[error("{}", .0.detail)]
+    Unauthorized(Box<Problem>),
+    /// The service cannot be reached, or is busy; the call may have taken effect, and may be
+    /// sent again.
+    #[error("the queue service does not answer: {0}")]
+    Unavailable(String),
+    /// What answered is no Gangline service, or one that speaks otherwise.
+    #[error("the queue service gave an answer that is not understood: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// Tells whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Returns the code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(problem) | Self::Unauthorized(problem) => Some(problem.code),
+            Self::Unavailable(_) | Self::Protocol(_) => None,
+        }
+    }
+}
+
+impl From<reqwest::Error> for ClientError {
+    fn from(error: reqwest::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            text.push_str(": ");
+            text.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        if error.is_builder() {
+            Self::Protocol(text)
+        } else {
+            Self::Unavailable(text)
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, ClientError>;
+
+/// A queue service, seen from outside. Cloning it shares the connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct QueueList {
+    queues: Vec<QueueStatus>,
+}
+
+#[derive(Deserialize)]
+struct WorkerList {
+    workers: Vec<WorkerView>,
+}
+
+#[derive(Deserialize)]
+struct Redriven {
+    redriven: u64,
+}
+
+/// One page of items.
+#[derive(Debug, Deserialize)]
+pub struct ItemPage {
+    /// The items.
+    pub items: Vec<ItemView>,
+    /// Where the next page begins; absent at the end.
+    pub next: Option<ItemId>,
+}
+
+impl Client {
+    /// Makes a client of the service at `url`, as in `http://127.0.0.1:4264`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Protocol`] when `url` is none.
+    pub fn new(url: &str, token: Option<String>) -> Result<Self> {
+        let url = url.trim_end_matches('/').to_owned();
+        let parsed = reqwest::Url::parse(&url);
+        if !parsed.is_ok_and(|url| url.has_host() && url.scheme() == "http") {
+            let text = format!("{url:?} is no address of the form http://HOST:PORT");
+            return Err(ClientError::Protocol(text));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            // The service is named by its address; a proxy of the environment is for the web.
+            .no_proxy()
+            .build()?;
+        Ok(Self { http, url, token })
+    }
+
+    /// Returns the same client with connections of its own, for use on another runtime.
+    ///
+    /// # Errors
+    ///
+    /// None that [`Client::new`] has not had.
+    pub fn separate(&self) -> Result<Self> {
+        Self::new(&self.url, self.token.clone())
+    }
+
+    /// Returns the address of the service.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn request(&self, method: Method, path: &str, hold: Duration) -> RequestBuilder {
+        let request = self
+            .http
+            .request(method, format!("{}{path}", self.url))
+            .timeout(hold + ANSWER_TIMEOUT);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let body = check(request.send().await?).await?.bytes().await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, queue: &QueueName, call: &str) -> Result<T> {
+        let path = format!("/v1/queues/{queue}/{call}");
+        self.call(self.request(Method::POST, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Makes the queue if there is none, and changes its settings.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; so for all calls.
+    pub async fn configure(&self, queue: &QueueName, patch: &SettingsPatch) -> Result<QueueStatus> {
+        let request = self.request(Method::PUT, &format!("/v1/queues/{queue}"), Duration::ZERO);
+        self.call(request.json(patch)).await
+    }
+
+    /// Returns the status of a queue.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn status(&self, queue: &QueueName) -> Result<QueueStatus> {
+        let path = format!("/v1/queues/{queue}");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Returns all queues, by name.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn queues(&self) -> Result<Vec<QueueStatus>> {
+        let request = self.request(Method::GET, "/v1/queues", Duration::ZERO);
+        Ok(self.call::<QueueList>(request).await?.queues)
+    }
+
+    /// Stops a queue, cause `deleted`, and removes it.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn delete(&self, queue: &QueueName) -> Result<QueueStatus> {
+        let path = format!("/v1/queues/{queue}");
+        self.call(self.request(Method::DELETE, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Pushes at most [`PUSH_ITEMS_MAX`](gangline_protocol::limits::PUSH_ITEMS_MAX) items.
+    /// Under an idempotency key the call may be repeated.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_sealed`, `queue_over`, `idempotency_mismatch`, or what is out of bounds.
+    pub async fn push(
+        &self,
+        queue: &QueueName,
+        items: Vec<NewItem>,
+        idempotency_key: Option<&str>,
+        seal: bool,
+    ) -> Result<PushReply> {
+        let path = format!("/v1/queues/{queue}/items?seal={seal}");
+        let mut request = self.request(Method::POST, &path, Duration::ZERO);
+        if let Some(key) = idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        self.call(request.json(&PushRequest { items })).await
+    }
+
+    /// Pushes a stream of lines, each a [`NewItem`]; there is no bound on its length or time.
+    /// Sent again under the same key it goes on where it broke off.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::push`]; the detail names the line.
+    pub async fn push_stream<S, E>(
+        &self,
+        queue: &QueueName,
+        lines: S,
+        idempotency_key: &str,
+        seal: bool,
+    ) -> Result<PushReply>
+    where
+        S: Stream<Item = std::result::Result<Bytes, E>> + Send + Sync + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let request = self
+            .http
+            .post(format!("{}/v1/queues/{queue}/items?seal={seal}", self.url))
+            .header("content-type", "application/x-ndjson")
+            .header("idempotency-key", idempotency_key)
+            .body(reqwest::Body::wrap_stream(lines));
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        self.call(request).await
+    }
+
+    /// Says that no more items come from outside.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn seal(&self, queue: &QueueName) -> Result<QueueStatus> {
+        self.post(queue, "seal").await
+    }
+
+    /// Keeps leases back.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found` or `queue_over`.
+    pub async fn pause(&self, queue: &QueueName) -> Result<QueueStatus> {
+        self.post(queue, "pause").await
+    }
+
+    /// Gives leases again.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found` or `queue_over`.
+    pub async fn resume(&self, queue: &QueueName) -> Result<QueueStatus> {
+        self.post(queue, "resume").await
+    }
+
+    /// Makes dead items ready again; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found` or `queue_over`.
+    pub async fn redrive(&self, queue: &QueueName) -> Result<u64> {
+        Ok(self.post::<Redriven>(queue, "redrive").await?.redriven)
+    }
+
+    /// Ends a queue before it is drained.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn stop(
+        &self,
+        queue: &QueueName,
+        outcome: StopOutcome,
+        reason: Option<&str>,
+        by: Option<&str>,
+    ) -> Result<QueueStatus> {
+        let path = format!("/v1/queues/{queue}/stop");
+        let body = StopRequest {
+            outcome,
+            reason: reason.map(Into::into),
+            by: by.map(Into::into),
+        };
+        self.call(
+            self.request(Method::POST, &path, Duration::ZERO)
+                .json(&body),
+        )
+        .await
+    }
+
+    /// Returns items after `cursor`, in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn items(
+        &self,
+        queue: &QueueName,
+        state: Option<ItemState>,
+        cursor: ItemId,
+        max: usize,
+    ) -> Result<ItemPage> {
+        let state = state.map_or(String::new(), |state| {
+            let name = serde_json::to_value(state).unwrap_or_default();
+            format!("&state={}", name.as_str().unwrap_or_default())
+        });
+        let path = format!("/v1/queues/{queue}/items?cursor={cursor}&max={max}{state}");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Returns results as a stream of lines, after the first `cursor` ones; with `follow` until
+    /// the queue is over.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn results(&self, queue: &QueueName, cursor: u64, follow: bool) -> Result<Response> {
+        let path = format!("/v1/queues/{queue}/results?cursor={cursor}&follow={follow}");
+        let request = self.request(Method::GET, &path, Duration::from_secs(30 * 24 * 3600));
+        check(request.send().await?).await
+    }
+
+    /// Waits until the queue is over, or for `hold`; returns its status.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn wait(&self, queue: &QueueName, hold: Duration) -> Result<QueueStatus> {
+        let path = format!(
+            "/v1/queues/{queue}/wait?until=over&waitMs={}",
+            hold.as_millis()
+        );
+        self.call(self.request(Method::GET, &path, hold)).await
+    }
+
+    /// Returns the open sessions, by worker name.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn workers(&self, queue: &QueueName) -> Result<Vec<WorkerView>> {
+        let path = format!("/v1/queues/{queue}/workers");
+        let request = self.request(Method::GET, &path, Duration::ZERO);
+        Ok(self.call::<WorkerList>(request).await?.workers)
+    }
+
+    /// Says that a worker is gone: its session ends, and its items are ready again.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn revoke(
+        &self,
+        queue: &QueueName,
+        worker: &WorkerName,
+        counted: bool,
+    ) -> Result<()> {
+        let mut url = reqwest::Url::parse(&format!("{}/v1/queues/{queue}/workers", self.url))
+            .map_err(|error| ClientError::Protocol(error.to_string()))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.push(worker.as_str()).push("revoke");
+        }
+        let request = self.request(Method::POST, url.path(), Duration::ZERO);
+        let reply: serde_json::Value = self.call(request.json(&RevokeRequest { counted })).await?;
+        tracing::debug!(worker = %worker, %reply, "revoked");
+        Ok(())
+    }
+
+    /// Says what a worker says: settles, heartbeat and lease in one call.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn exchange(
+        &self,
+        queue: &QueueName,
+        request: &ExchangeRequest,
+    ) -> Result<ExchangeReply> {
+        let lease_ms = request.lease.map_or(0, |lease| lease.wait_ms);
+        let beat_ms = request.heartbeat.map_or(0, |beat| beat.hold_ms);
+        let hold = Duration::from_millis(lease_ms.max(beat_ms));
+        let path = format!("/v1/queues/{queue}/exchange");
+        self.call(self.request(Method::POST, &path, hold).json(request))
+            .await
+    }
+}
+
+/// Turns error replies into errors.
+async fn check(response: Response) -> Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await?;
+    let problem: Problem = match serde_json::from_slice(&body) {
+        Ok(problem) => problem,
+        Err(_) if status.is_server_error() => {
+            return Err(ClientError::Unavailable(format!("HTTP status {status}")));
+        }
+        Err(_) => return Err(ClientError::Protocol(format!("HTTP status {status}"))),
+    };
+    Err(match problem.code {
+        ErrorCode::Unauthenticated | ErrorCode::Forbidden => {
+            ClientError::Unauthorized(Box::new(problem))
+        }
+        ErrorCode::Unavailable | ErrorCode::Internal => ClientError::Unavailable(problem.detail),
+        _ => ClientError::Refused(Box::new(problem)),
+    })
+}

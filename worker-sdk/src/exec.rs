@@ -1,0 +1,166 @@
+//! A worker around any program: one run of it for each item.
+//!
+//! The program knows nothing of Gangline. Its item comes as an argument, or on stdin; its stdout
+//! is the result; its exit code says how it went. Nothing goes through a shell.
+
+mod process;
+pub mod template;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
+use gangline_protocol::Json;
+use gangline_protocol::limits::PAYLOAD_BYTES_MAX;
+use serde_json::value::RawValue;
+
+use crate::item::{HandlerError, Item};
+use crate::worker::{End, Outcome, Worker};
+use process::{Ended, Program};
+use template::Template;
+
+/// How a program is run for an item.
+#[derive(Debug, Clone)]
+pub struct ExecOptions {
+    /// The program and its arguments, with placeholders.
+    pub program: Vec<OsString>,
+    /// What stands for the item instead of `{}`.
+    pub replace: Option<String>,
+    /// Gives the item on stdin instead of as an argument.
+    pub stdin: bool,
+    /// Exit codes after which another attempt makes no sense.
+    pub dead_codes: Vec<i32>,
+    /// How long one run may take.
+    pub timeout: Option<Duration>,
+}
+
+/// Runs the program for one item after the other until the queue is over.
+pub async fn run(worker: Worker, options: ExecOptions) -> End {
+    let template = match Template::new(&options.program, options.replace.as_deref(), options.stdin)
+    {
+        Ok(template) => template,
+        Err(error) => return End::Misconfigured(error.to_string()),
+    };
+    let exec = Arc::new(Exec { template, options });
+    worker
+        .run_raw(Arc::new(move |item| {
+            let exec = exec.clone();
+            Box::pin(async move { exec.handle(item).await })
+        }))
+        .await
+}
+
+struct Exec {
+    template: Template,
+    options: ExecOptions,
+}
+
+impl Exec {
+    async fn handle(&self, item: Item<Json>) -> Outcome {
+        let text = template::text_of(&item.payload);
+        let arguments = self
+            .template
+            .fill(&text, &item.payload, item.id.0)
+            .map_err(HandlerError::permanent)?;
+        let program = Program {
+            arguments,
+            environment: vec![
+                ("GANGLINE_ITEM_ID", item.id.to_string()),
+                ("GANGLINE_ITEM_ATTEMPT", item.attempt.to_string()),
+                (
+                    "GANGLINE_ITEM_KEY",
+                    item.key.as_ref().map_or(String::new(), ToString::to_string),
+                ),
+            ],
+            stdin: self.options.stdin.then(|| text.into_owned().into_bytes()),
+        };
+        let ended = program
+            .run(self.options.timeout, &item.cancellation())
+            .await;
+        match ended {
+            Ended::Exited {
+                code: Some(0),
+                stdout,
+                ..
+            } => result_of(stdout),
+            Ended::Exited {
+                code: Some(code @ (126 | 127)),
+                stderr,
+                ..
+            } => {
+                // What sh, env and xargs answer when the program itself cannot be run.
+                Err(HandlerError::fatal(describe(Some(code), &stderr)))
+            }
+            Ended::Exited { code, stderr, .. } => {
+                let text = describe(code, &stderr);
+                if code.is_some_and(|code| self.options.dead_codes.contains(&code)) {
+                    Err(HandlerError::permanent(text))
+                } else {
+                    Err(text.into())
+                }
+            }
+            Ended::TooLong(limit) => {
+                Err(format!("the program ran longer than {} s", limit.as_secs_f64()).into())
+            }
+            Ended::TooMuch => Err(HandlerError::permanent(format!(
+                "stdout must be at most {PAYLOAD_BYTES_MAX} bytes as JSON; write large results \
+                 to a file and print its name"
+            ))),
+            Ended::Cancelled => Err("cancelled".into()),
+            Ended::NotStarted(error) => {
+                let program = self.options.program.first().cloned().unwrap_or_default();
+                let text = format!("cannot run {}: {error}", program.display());
+                Err(HandlerError::fatal(text))
+            }
+        }
+    }
+}
+
+/// A text is the result as JSON string; other bytes as `{"base64": …}`.
+fn result_of(stdout: Vec<u8>) -> Outcome {
+    let json = match String::from_utf8(stdout) {
+        Ok(text) => serde_json::to_string(&text),
+        Err(error) => serde_json::to_string(&serde_json::json!({
+            "base64": STANDARD.encode(error.as_bytes()),
+        })),
+    };
+    let json = json.expect("strings can be written");
+    if json.len() > PAYLOAD_BYTES_MAX {
+        let bytes = json.len();
+        let text = format!(
+            "stdout must be at most {PAYLOAD_BYTES_MAX} bytes as JSON, got {bytes}; write large \
+             results to a file and print its name"
+        );
+        return Err(HandlerError::permanent(text));
+    }
+    let value = RawValue::from_string(json).expect("it was written as JSON a line above");
+    Ok(value.into())
+}
+
+/// Returns the bytes of a result that was no text, if it is one.
+#[must_use]
+pub fn bytes_of(result: &Json) -> Option<Vec<u8>> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Bytes {
+        base64: String,
+    }
+    let Bytes { base64 } = serde_json::from_str(result.get()).ok()?;
+    STANDARD.decode(base64).ok()
+}
+
+fn describe(code: Option<i32>, stderr: &[u8]) -> String {
+    let end = String::from_utf8_lossy(stderr);
+    let end = end.trim_end();
+    let how = match code {
+        Some(code) => format!("exit code {code}"),
+        None => "killed by a signal".into(),
+    };
+    if end.is_empty() {
+        how
+    } else {
+        format!("{how}: {end}")
+    }
+}

@@ -1,0 +1,163 @@
+//! What a handler gets and gives.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gangline_protocol::{ItemId, ItemKey, Json, LeasedItem, NewItem, StopOutcome};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+/// One item, leased to this worker, with its payload parsed.
+#[derive(Debug)]
+pub struct Item<T> {
+    /// The work.
+    pub payload: T,
+    /// The item's number in its queue.
+    pub id: ItemId,
+    /// Which try this is, from 1.
+    pub attempt: u16,
+    /// What the producer calls it.
+    pub key: Option<ItemKey>,
+    /// W3C trace context of the producer.
+    pub traceparent: Option<Box<str>>,
+    pub(crate) context: Context,
+}
+
+/// What a handler may say beside its result, and what it may hear.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Context {
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) said: Arc<Mutex<Said>>,
+}
+
+/// What a handler has said.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) stop: Option<StopOutcome>,
+    pub(crate) spawn: Vec<NewItem>,
+}
+
+impl Context {
+    pub(crate) fn take(&self) -> Said {
+        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<T> Item<T> {
+    /// Stops the whole queue in the step that records this item's result: what was looked for is
+    /// found, or the job cannot succeed any more. Nothing happens unless the handler succeeds.
+    pub fn stop(&self, outcome: StopOutcome) {
+        self.said().stop = Some(outcome);
+    }
+
+    /// Adds an item in the step that records this item's result. Nothing happens unless the
+    /// handler succeeds.
+    pub fn spawn(&self, item: NewItem) {
+        self.said().spawn.push(item);
+    }
+
+    /// Resolves when the result is wanted no more: the queue is over, the item was cancelled or
+    /// is past its time limit, or this worker has to leave.
+    pub async fn cancelled(&self) {
+        self.context.cancelled.cancelled().await;
+    }
+
+    /// Returns a token that is cancelled when the result is wanted no more.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.context.cancelled.clone()
+    }
+
+    fn said(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.context
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Item<Json> {
+    pub(crate) fn of(item: LeasedItem, context: Context) -> Self {
+        let LeasedItem {
+            id,
+            lease: _,
+            attempt,
+            key,
+            time_limit_ms: _,
+            traceparent,
+            payload,
+        } = item;
+        Self {
+            payload,
+            id,
+            attempt,
+            key,
+            traceparent,
+            context,
+        }
+    }
+
+    /// Parses the payload; what does not parse will not parse at the next attempt either.
+    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<Item<T>, HandlerError> {
+        let payload = serde_json::from_str(self.payload.get())
+            .map_err(|error| HandlerError::permanent(format!("the payload: {error}")))?;
+        Ok(Item {
+            payload,
+            id: self.id,
+            attempt: self.attempt,
+            key: self.key,
+            traceparent: self.traceparent,
+            context: self.context,
+        })
+    }
+}
+
+/// Why a handler has failed. Anything that can be shown becomes one that is tried again.
+#[derive(Debug)]
+pub struct HandlerError {
+    pub(crate) text: String,
+    pub(crate) permanent: bool,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) stops: bool,
+}
+
+impl HandlerError {
+    /// The item is dead: no other attempt would end otherwise.
+    pub fn permanent(error: impl std::fmt::Display) -> Self {
+        Self {
+            text: error.to_string(),
+            permanent: true,
+            delay: None,
+            stops: false,
+        }
+    }
+
+    /// The item is dead, and no other item would end otherwise: the queue is stopped as failed.
+    pub fn fatal(error: impl std::fmt::Display) -> Self {
+        Self {
+            stops: true,
+            ..Self::permanent(error)
+        }
+    }
+
+    /// Try again after `delay` instead of the queue's back-off.
+    pub fn retry_after(error: impl std::fmt::Display, delay: Duration) -> Self {
+        Self {
+            text: error.to_string(),
+            permanent: false,
+            delay: Some(delay),
+            stops: false,
+        }
+    }
+}
+
+impl<E: std::fmt::Display> From<E> for HandlerError {
+    fn from(error: E) -> Self {
+        Self {
+            text: error.to_string(),
+            permanent: false,
+            delay: None,
+            stops: false,
+        }
+    }
+}

@@ -1,0 +1,671 @@
+//! The loop of a worker: one session, its leases, its handlers, its settles.
+//!
+//! At most two calls are out at a time: one that asks for items, which the service may hold, and
+//! beside it one that settles. A call that was not answered is sent again as it was, which the
+//! service takes for the same one.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use gangline_protocol::limits::{
+    PAYLOAD_BYTES_MAX, SESSION_LEASES_MAX, SETTLES_MAX, SPAWN_ITEMS_MAX,
+};
+use gangline_protocol::{
+    ExchangeReply, ExchangeRequest, ItemId, Json, LeaseNumber, LeaseReply, LeaseRequest,
+    LeasedItem, NewItem, QueueUid, SessionId, Settle, SettleOutcome, StopOutcome,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::heartbeat::{Beat, Heart, News};
+use super::signals::Signals;
+use super::{Config, End, Handler, Outcome, end_of, guarded};
+use crate::client::ClientError;
+use crate::item::{Context, HandlerError, Item, Said};
+
+/// Items are leased ahead only if they start within this time.
+const AHEAD: Duration = Duration::from_millis(100);
+
+/// Nothing is leased ahead when handlers take longer than this.
+const AHEAD_HANDLER_MAX: Duration = Duration::from_secs(1);
+
+/// How long a call for items may be held.
+const HOLD_MS: u64 = 20_000;
+
+/// Bytes of results after which a call takes no more settles; the rest goes with the next.
+const CALL_BYTES: usize = 8 << 20;
+
+/// How much of the grace period is left for the last settles and the leave.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+
+/// How long handlers may take to notice that their results are wanted no more.
+const CANCEL_TIME: Duration = Duration::from_secs(5);
+
+/// First and longest wait after a call that was not answered.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+type Call =
+    Pin<Box<dyn Future<Output = (ExchangeRequest, Result<ExchangeReply, ClientError>)> + Send>>;
+
+/// A handler that has ended.
+struct Finished {
+    id: ItemId,
+    attempt: u16,
+    context: Context,
+    took: Duration,
+    outcome: Result<Outcome, JoinError>,
+}
+
+struct Running {
+    /// The newest lease of the item: when a session was lost, its items may come back to the
+    /// next one while their handlers still run.
+    lease: LeaseNumber,
+    cancelled: CancellationToken,
+}
+
+struct Pump {
+    config: Config,
+    handler: Handler,
+    heart: Heart,
+    session: Option<SessionId>,
+    uid: Option<QueueUid>,
+    interval: Duration,
+    nonce: u64,
+    /// Number of the next lease request.
+    number: u64,
+    ready: VecDeque<LeasedItem>,
+    running: HashMap<ItemId, Running>,
+    finished: FuturesUnordered<Pin<Box<dyn Future<Output = Finished> + Send>>>,
+    settles: VecDeque<Settle>,
+    /// Items leased ahead that have been started since the last call.
+    started: Vec<ItemId>,
+    asking: Option<Call>,
+    settling: Option<Call>,
+    /// Running mean of what a handler takes.
+    handler_time: Option<Duration>,
+    /// When the service wants to be asked again, and after failures the wait before it.
+    ask_at: Option<Instant>,
+    settle_at: Option<Instant>,
+    backoff: Duration,
+    silent_since: Option<Instant>,
+    leaving: Option<Leaving>,
+}
+
+/// A worker that was told to go.
+struct Leaving {
+    end: End,
+    /// When handlers that still run are told to stop.
+    cancel_at: Instant,
+    /// When to go whatever still runs.
+    go_at: Instant,
+}
+
+pub(super) async fn run(config: Config, handler: Handler) -> End {
+    let (news, mut heard) = mpsc::unbounded_channel();
+    let heart = Heart::start(
+        &config.client,
+        config.queue.clone(),
+        config.name.clone(),
+        news,
+    );
+    let heart = match heart {
+        Ok(heart) => heart,
+        Err(error) => return End::Misconfigured(error.to_string()),
+    };
+    let mut pump = Pump {
+        config,
+        handler,
+        heart,
+        session: None,
+        uid: None,
+        interval: Duration::from_secs(5),
+        nonce: nonce(),
+        number: 1,
+        ready: VecDeque::new(),
+        running: HashMap::new(),
+        finished: FuturesUnordered::new(),
+        settles: VecDeque::new(),
+        started: Vec::new(),
+        asking: None,
+        settling: None,
+        handler_time: None,
+        ask_at: None,
+        settle_at: None,
+        backoff: RETRY_FIRST,
+        silent_since: None,
+        leaving: None,
+    };
+    let mut signals = Signals::listen();
+    loop {
+        pump.start_ready();
+        pump.send_calls();
+        pump.beat();
+        if let Some(end) = pump.is_at_end() {
+            return pump.finish(end).await;
+        }
+        let wake_at = pump.wake_at();
+        let end = tokio::select! {
+            (request, reply) = answer(&mut pump.asking) => pump.asked(request, reply),
+            (request, reply) = answer(&mut pump.settling) => pump.settled(request, reply),
+            Some(finished) = pump.finished.next() => {
+                pump.note(finished);
+                None
+            }
+            Some(news) = heard.recv() => pump.hear(news),
+            end = signals.told_to_go(), if pump.leaving.is_none() => {
+                pump.leave(end);
+                None
+            }
+            () = until(wake_at) => {
+                pump.wake();
+                None
+            }
+        };
+        if let Some(end) = end {
+            return pump.finish(end).await;
+        }
+    }
+}
+
+async fn answer(call: &mut Option<Call>) -> (ExchangeRequest, Result<ExchangeReply, ClientError>) {
+    match call {
+        Some(running) => {
+            let answer = running.await;
+            *call = None;
+            answer
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place of the SDK that draws random numbers"
+)]
+fn nonce() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+impl Pump {
+    /// Starts what has been leased, while there are hands for it.
+    fn start_ready(&mut self) {
+        while self.running.len() < self.config.concurrency && self.leaving.is_none() {
+            let Some(item) = self.ready.pop_front() else {
+                return;
+            };
+            self.start(item);
+        }
+    }
+
+    fn start(&mut self, item: LeasedItem) {
+        let context = Context::default();
+        let (id, attempt) = (item.id, item.attempt);
+        let running = Running {
+            lease: item.lease,
+            cancelled: context.cancelled.clone(),
+        };
+        self.running.insert(id, running);
+        self.started.push(id);
+        let limit = item.time_limit_ms.map(Duration::from_millis);
+        let handler = self.handler.clone();
+        let began = Instant::now();
+        let for_handler = context.clone();
+        let task = tokio::spawn(async move {
+            let cancelled = for_handler.cancelled.clone();
+            let work = guarded(handler, Item::of(item, for_handler));
+            match limit {
+                None => work.await,
+                Some(limit) => with_limit(work, limit, &cancelled).await,
+            }
+        });
+        self.finished.push(Box::pin(async move {
+            let outcome = task.await;
+            let took = began.elapsed();
+            Finished {
+                id,
+                attempt,
+                context,
+                took,
+                outcome,
+            }
+        }));
+    }
+
+    /// Turns what a handler made of its item into a settle.
+    fn note(&mut self, finished: Finished) {
+        let Finished {
+            id,
+            attempt,
+            context,
+            took,
+            outcome,
+        } = finished;
+        let Some(Running { lease, .. }) = self.running.remove(&id) else {
+            return;
+        };
+        // A quarter of the newest and three of the older ones: follows a change in a few items.
+        let mean = self.handler_time.map_or(took, |mean| (mean * 3 + took) / 4);
+        self.handler_time = Some(mean);
+        let mut settle = Settle {
+            id,
+            lease,
+            outcome: SettleOutcome::Done,
+            result: None,
+            error: None,
+            delay_ms: None,
+            spawn: Vec::new(),
+            stop: None,
+        };
+        let outcome =
+            outcome.unwrap_or_else(|error| Err(format!("the handler was ended: {error}").into()));
+        let given_up = self.leaving.is_some() && context.cancelled.is_cancelled();
+        let said = context.take();
+        match outcome.and_then(|result| bounded(result, &said)) {
+            Ok(result) => {
+                settle.result = Some(result);
+                settle.spawn = said.spawn;
+                settle.stop = said.stop;
+            }
+            // Its handler was cut short by us; that is no failure of the item.
+            Err(_) if given_up => settle.outcome = SettleOutcome::Release,
+            Err(error) => {
+                let last = self.config.attempts.is_some_and(|most| attempt >= most);
+                settle.outcome = if error.permanent || last {
+                    SettleOutcome::Dead
+                } else {
+                    SettleOutcome::Retry
+                };
+                if settle.outcome == SettleOutcome::Retry {
+                    let delay = error.delay;
+                    settle.delay_ms =
+                        delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+                }
+                settle.stop = error.stops.then_some(StopOutcome::Failure);
+                settle.error = Some(error.text.into());
+            }
+        }
+        self.settles.push_back(settle);
+    }
+
+    /// How many items to have in hand beyond those that run.
+    fn ahead(&self) -> usize {
+        let Some(mean) = self.handler_time.filter(|mean| *mean < AHEAD_HANDLER_MAX) else {
+            return 0;
+        };
+        let a_hand = AHEAD.as_micros() / mean.as_micros().max(50);
+        let most = SESSION_LEASES_MAX - self.config.concurrency;
+        usize::try_from(a_hand)
+            .unwrap_or(most)
+            .saturating_mul(self.config.concurrency)
+            .min(most)
+    }
+
+    /// Sends what there is to say, at most one call of each kind at a time.
+    fn send_calls(&mut self) {
+        let now = Instant::now();
+        let ahead = self.ahead();
+        let free = self.config.concurrency - self.running.len().min(self.config.concurrency);
+        let wanted = (free + ahead).saturating_sub(self.ready.len());
+        // Asking for a few at a time would cost a call each; half of the store is early enough.
+        let low = free > self.ready.len() || self.ready.len() * 2 <= ahead && ahead > 0;
+        let may_ask = self.leaving.is_none() && self.ask_at.is_none_or(|at| at <= now);
+        if self.asking.is_none() && wanted > 0 && low && may_ask {
+            let mut request = self.request();
+            if self.settling.is_none() && self.settle_at.is_none_or(|at| at <= now) {
+                self.add_settles(&mut request);
+            }
+            request.lease = Some(LeaseRequest {
+                number: self.number,
+                max: u32::try_from(wanted).unwrap_or(u32::MAX),
+                starting: Some(u32::try_from(free).unwrap_or(u32::MAX)),
+                wait_ms: HOLD_MS,
+            });
+            self.asking = Some(self.call(request));
+        }
+        let may_settle = self.settle_at.is_none_or(|at| at <= now);
+        if self.settling.is_none() && !self.settles.is_empty() && may_settle {
+            let mut request = self.request();
+            self.add_settles(&mut request);
+            self.settling = Some(self.call(request));
+        }
+    }
+
+    fn request(&self) -> ExchangeRequest {
+        let mut request = ExchangeRequest::new(self.config.name.clone());
+        request.session = self.session;
+        request.uid = self.uid;
+        request.nonce = Some(self.nonce);
+        request
+    }
+
+    fn add_settles(&mut self, request: &mut ExchangeRequest) {
+        let mut bytes = 0;
+        while request.settles.len() < SETTLES_MAX
+            && bytes < CALL_BYTES
+            && let Some(settle) = self.settles.pop_front()
+        {
+            bytes += settle
+                .result
+                .as_ref()
+                .map_or(0, |result| result.get().len());
+            let spawned = settle.spawn.iter().map(|item| item.payload.get().len());
+            bytes += spawned.sum::<usize>();
+            request.settles.push(settle);
+        }
+        request.started = std::mem::take(&mut self.started);
+    }
+
+    fn call(&self, request: ExchangeRequest) -> Call {
+        let (client, queue) = (self.config.client.clone(), self.config.queue.clone());
+        Box::pin(async move {
+            let reply = client.exchange(&queue, &request).await;
+            (request, reply)
+        })
+    }
+
+    /// Says to the heart which session to keep alive.
+    fn beat(&self) {
+        let holds = !self.running.is_empty() || !self.ready.is_empty() || !self.settles.is_empty();
+        let beat = self.session.filter(|_| holds).map(|session| Beat {
+            session,
+            uid: self.uid,
+            interval: self.interval,
+        });
+        self.heart.set(beat);
+    }
+
+    fn asked(
+        &mut self,
+        request: ExchangeRequest,
+        reply: Result<ExchangeReply, ClientError>,
+    ) -> Option<End> {
+        let lease = match reply.map(|reply| self.absorb(request.session, reply)) {
+            Ok(Ok(lease)) => lease,
+            Ok(Err(end)) => return Some(end),
+            Err(error) => {
+                self.ask_at = Some(Instant::now() + self.backoff);
+                return self.unanswered(request, &error);
+            }
+        };
+        match lease {
+            Some(LeaseReply::Items(items)) => {
+                self.number += 1;
+                self.ask_at = None;
+                for item in items {
+                    match self.running.get_mut(&item.id) {
+                        Some(running) => running.lease = item.lease,
+                        None => self.ready.push_back(item),
+                    }
+                }
+            }
+            // A call that settles is not held; the next one is.
+            Some(LeaseReply::Wait(_)) if !request.settles.is_empty() => self.ask_at = None,
+            Some(LeaseReply::Wait(wait)) => {
+                let wait = Duration::from_millis(wait.retry_ms).min(RETRY_FIRST);
+                self.ask_at = Some(Instant::now() + wait);
+            }
+            None => self.ask_at = None,
+        }
+        None
+    }
+
+    fn settled(
+        &mut self,
+        request: ExchangeRequest,
+        reply: Result<ExchangeReply, ClientError>,
+    ) -> Option<End> {
+        match reply.map(|reply| self.absorb(request.session, reply)) {
+            Ok(answer) => {
+                self.settle_at = None;
+                answer.err()
+            }
+            Err(error) => {
+                self.settle_at = Some(Instant::now() + self.backoff);
+                self.unanswered(request, &error)
+            }
+        }
+    }
+
+    /// Takes in what any answer may say; returns its lease part, or the end.
+    fn absorb(
+        &mut self,
+        asked_as: Option<SessionId>,
+        reply: ExchangeReply,
+    ) -> Result<Option<LeaseReply>, End> {
+        self.silent_since = None;
+        self.backoff = RETRY_FIRST;
+        if let Some(certificate) = reply.over {
+            return Err(End::Over(Box::new(certificate)));
+        }
+        if let Some(interval) = reply.heartbeat_ms {
+            self.interval = Duration::from_millis(interval);
+        }
+        // An answer to an older session says nothing about the present one.
+        if asked_as != self.session {
+            return Ok(None);
+        }
+        self.uid = reply.uid.or(self.uid);
+        if let Some(end) = reply.session_end {
+            self.lose_session(&end);
+            return Ok(None);
+        }
+        self.session = reply.session.or(self.session);
+        self.lose(&reply.lost);
+        Ok(reply.lease)
+    }
+
+    /// The handlers run on, and settle late under the next session.
+    fn lose_session(&mut self, end: &gangline_protocol::SessionEnd) {
+        tracing::warn!(?end, "the session has ended; opening a new one");
+        self.session = None;
+        self.nonce = nonce();
+        self.number = 1;
+        self.ready.clear();
+        self.started.clear();
+    }
+
+    /// These items are somebody else's, or nobody's, by now.
+    fn lose(&mut self, lost: &[ItemId]) {
+        for id in lost {
+            if let Some(running) = self.running.get(id) {
+                running.cancelled.cancel();
+            } else if let Some(at) = self.ready.iter().position(|item| item.id == *id)
+                && let Some(item) = self.ready.remove(at)
+            {
+                // Says that we know; nothing else comes of it.
+                self.settles.push_back(Settle {
+                    id: item.id,
+                    lease: item.lease,
+                    outcome: SettleOutcome::Release,
+                    result: None,
+                    error: None,
+                    delay_ms: None,
+                    spawn: Vec::new(),
+                    stop: None,
+                });
+            }
+        }
+    }
+
+    fn hear(&mut self, news: News) -> Option<End> {
+        match news {
+            News::Over(certificate) => return Some(End::Over(certificate)),
+            News::Ended(session, end) if self.session == Some(session) => self.lose_session(&end),
+            News::Ended(..) => {}
+            News::Lost(lost) => self.lose(&lost),
+        }
+        None
+    }
+
+    /// Keeps what the call was to say, for the next one.
+    fn unanswered(&mut self, request: ExchangeRequest, error: &ClientError) -> Option<End> {
+        for settle in request.settles.into_iter().rev() {
+            self.settles.push_front(settle);
+        }
+        self.started.extend(request.started);
+        if let Some(end) = end_of(error) {
+            return Some(end);
+        }
+        if self.silent_since.is_none() {
+            tracing::warn!(%error, "the queue service does not answer; trying again");
+            self.silent_since = Some(Instant::now());
+        }
+        self.backoff = (self.backoff * 2).min(RETRY_LONGEST);
+        None
+    }
+
+    /// Stops taking items; those not started are given back by the leave.
+    fn leave(&mut self, end: End) {
+        let now = Instant::now();
+        let cancel_at = now + self.config.grace.saturating_sub(LEAVE_TIME);
+        self.leaving = Some(Leaving {
+            end,
+            cancel_at,
+            go_at: cancel_at + LEAVE_TIME / 2,
+        });
+        self.ready.clear();
+        // The leave ends the session that this call may still open: it has the same nonce.
+        self.asking = None;
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let leaving = self.leaving.as_ref();
+        let lost_at = self
+            .silent_since
+            .map(|since| since + self.config.service_deadline);
+        [
+            self.ask_at,
+            self.settle_at,
+            leaving.map(|leaving| leaving.cancel_at),
+            leaving.map(|leaving| leaving.go_at),
+            lost_at,
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|at| *at > now)
+        .min()
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        if self
+            .leaving
+            .as_ref()
+            .is_some_and(|leaving| leaving.cancel_at <= now)
+        {
+            self.cancel_all();
+        }
+    }
+
+    fn cancel_all(&self) {
+        for running in self.running.values() {
+            running.cancelled.cancel();
+        }
+    }
+
+    fn is_at_end(&self) -> Option<End> {
+        let now = Instant::now();
+        let nothing_in_hand =
+            self.running.is_empty() && self.settles.is_empty() && self.settling.is_none();
+        if let Some(leaving) = &self.leaving
+            && (nothing_in_hand || leaving.go_at <= now)
+        {
+            return Some(leaving.end.clone());
+        }
+        let lost = self.silent_since.filter(|_| nothing_in_hand)?;
+        let gone = now - lost >= self.config.service_deadline;
+        gone.then(|| {
+            let seconds = self.config.service_deadline.as_secs();
+            End::ServiceLost(format!(
+                "the queue service at {} did not answer for {seconds} s",
+                self.config.client.url()
+            ))
+        })
+    }
+
+    async fn finish(mut self, end: End) -> End {
+        self.asking = None;
+        let end = match end {
+            End::Terminated | End::Interrupted => self.say_leave(end).await,
+            End::Over(_)
+            | End::ServiceLost(_)
+            | End::CredentialsRefused(_)
+            | End::Misconfigured(_) => end,
+        };
+        self.cancel_all();
+        let ended = async { while self.finished.next().await.is_some() {} };
+        if tokio::time::timeout(CANCEL_TIME, ended).await.is_err() {
+            tracing::warn!("handlers that do not heed their cancellation are left behind");
+        }
+        end
+    }
+
+    /// Delivers what is left and gives back the rest. Hearing that the queue is over makes this
+    /// the better end.
+    async fn say_leave(&mut self, end: End) -> End {
+        let mut request = self.request();
+        self.add_settles(&mut request);
+        request.leave = true;
+        let left = tokio::time::timeout(LEAVE_TIME / 2, self.call(request)).await;
+        match left {
+            Ok((_, Ok(reply))) => match reply.over {
+                Some(certificate) => End::Over(Box::new(certificate)),
+                None => end,
+            },
+            Ok((_, Err(error))) => {
+                tracing::warn!(%error, "could not take leave; the session ends by its deadline");
+                end
+            }
+            Err(_) => end,
+        }
+    }
+}
+
+/// A result that the service would refuse fails its own item, not the call that carries it.
+fn bounded(result: Json, said: &Said) -> Outcome {
+    let bytes = result.get().len();
+    if bytes > PAYLOAD_BYTES_MAX {
+        let text = format!("the result must be at most {PAYLOAD_BYTES_MAX} bytes, got {bytes}");
+        return Err(HandlerError::permanent(text));
+    }
+    if said.spawn.len() > SPAWN_ITEMS_MAX {
+        let count = said.spawn.len();
+        let text = format!("at most {SPAWN_ITEMS_MAX} items may be spawned, got {count}");
+        return Err(HandlerError::permanent(text));
+    }
+    match said.spawn.iter().find_map(NewItem::out_of_bounds) {
+        Some(bound) => Err(HandlerError::permanent(format!("a spawned item: {bound}"))),
+        None => Ok(result),
+    }
+}
+
+/// Ends a handler at its item's time limit: first by its token, then for good.
+async fn with_limit(
+    work: impl Future<Output = Outcome>,
+    limit: Duration,
+    cancelled: &CancellationToken,
+) -> Outcome {
+    tokio::pin!(work);
+    if let Ok(outcome) = tokio::time::timeout(limit, &mut work).await {
+        return outcome;
+    }
+    cancelled.cancel();
+    let text = format!("the time limit of {} ms is over", limit.as_millis());
+    match tokio::time::timeout(CANCEL_TIME, &mut work).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(_)) | Err(_) => Err(text.into()),
+    }
+}
