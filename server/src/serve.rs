@@ -63,7 +63,7 @@ pub struct Server {
     address: SocketAddr,
     access: Access,
     service: Service,
-    store_stopped: CancellationToken,
+    store: Arc<Embedded>,
 }
 
 impl Server {
@@ -99,13 +99,13 @@ impl Server {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
         let store =
             Embedded::open(Box::new(disk), clock, random, hub.clone()).map_err(cannot_open)?;
-        let store_stopped = store.stopped();
+        let store = Arc::new(store);
         Ok(Self {
             listener,
             address,
             access,
-            service: Service::new(Arc::new(store), hub),
-            store_stopped,
+            service: Service::new(store.clone(), hub),
+            store,
         })
     }
 
@@ -115,7 +115,8 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown`, then lets running requests end for half a second.
+    /// Serves until `shutdown`, then lets running requests end for half a second. When it returns,
+    /// the data directory is closed.
     ///
     /// # Errors
     ///
@@ -126,8 +127,9 @@ impl Server {
             address: _,
             access,
             service,
-            store_stopped,
+            store,
         } = self;
+        let store_stopped = store.stopped();
         // Replies are small and written whole: waiting for more to send only delays them.
         let listener = listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
@@ -151,6 +153,9 @@ impl Server {
         stop.cancel();
         // Whatever has not ended by then is cut off with the connection.
         let _ = tokio::time::timeout(GRACE, &mut serve).await;
+        // Whoever opens the data directory next must find it free.
+        store.stop();
+        store_stopped.cancelled().await;
         result
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 pub mod api;
+pub mod gangline;
 pub mod server;
 
 pub use api::{Api, Queue};

@@ -1,5 +1,6 @@
 //! The queue service, in this process, on a free port and a data directory of its own.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use gangline_server::{Config, Server, StoreConfig};
@@ -32,8 +33,13 @@ impl TestServer {
 
     /// Starts a service on a data directory that outlives it.
     pub async fn start_in(dir: &Path) -> Self {
+        Self::start_at(dir, ([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// Starts a service on a data directory and an address.
+    pub async fn start_at(dir: &Path, listen: SocketAddr) -> Self {
         let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen,
             token: Some(TOKEN.into()),
             store: StoreConfig::Embedded {
                 data_dir: dir.to_owned(),

@@ -74,11 +74,6 @@ impl InputArgs {
             && io::stdin().is_terminal()
     }
 
-    /// Names the input, so that a resumed run can tell whether it is the same.
-    pub(crate) fn describe(&self) -> String {
-        format!("{self:?}")
-    }
-
     /// Opens the input.
     pub(crate) fn open(self) -> Result<Items, Error> {
         if self.is_terminal() {

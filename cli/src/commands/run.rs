@@ -103,6 +103,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             .err()
             .unwrap_or_else(|| Error::usage("there are no items")));
     }
+    // Workers of an earlier run went with it: that is no failure of what they had in hand.
+    for worker in client.workers(&queue).await? {
+        client.revoke(&queue, &worker.worker, false).await?;
+    }
     let interrupts = signals::interrupts()?;
     output::note(format_args!(
         "gangline: watch at {url}/dashboard#token={}",
@@ -121,8 +125,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let ended = job.drive(interrupts, serving).await;
     job.workers.end(ended.is_ok()).await;
     job.progress.finish();
-    let code = match ended? {
-        Ended::Over(certificate) => {
+    let code = match ended {
+        Ok(Ended::Over(certificate)) => {
             job.results.finish().await?;
             if let Some(path) = &results {
                 report::write_results(&job.client, &job.queue, path, results_format).await?;
@@ -136,13 +140,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             }
             code
         }
-        Ended::Interrupted(code) => {
-            job.results.stop();
-            output::note(format_args!(
-                "interrupted; to resume: {}",
-                dir.resume_command()
-            ));
+        Ok(Ended::Interrupted(code)) => {
+            job.results.stop().await?;
+            dir.note();
             ExitCode::from(code)
+        }
+        Err(error) => {
+            // What is wrong comes last, where it is seen; what the results say of it comes first.
+            if let Err(error) = job.results.stop().await {
+                output::note(error);
+            }
+            dir.note();
+            return Err(error);
         }
     };
     stop_server.cancel();

@@ -114,6 +114,13 @@ impl Embedded {
         self.failed.clone()
     }
 
+    /// Tells the store to stop after what it has begun; [`Embedded::stopped`] says when it has.
+    pub fn stop(&self) {
+        // A store whose line is full has its end of the line taken by the drop of its handle; one
+        // that has stopped already needs no telling.
+        let _ = self.requests.try_send(Request::Stop);
+    }
+
     async fn ask(&self, ask: Ask) -> Result<Reply, StoreError> {
         let (reply, answer) = oneshot::channel();
         match self.requests.try_send(Request::Ask { ask, reply }) {
@@ -130,8 +137,7 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        // A thread that has stopped already needs no telling.
-        let _ = self.requests.try_send(Request::Stop);
+        self.stop();
     }
 }
 

@@ -2,4 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod cli;
 mod conformance;
+mod crashes;
+mod worker;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -27,35 +29,64 @@ pub(crate) enum ResultsFormat {
 const DEAD_LOOKED_AT: usize = 1_000;
 
 /// Results on their way to stdout.
-pub(super) struct Results(Option<JoinHandle<Result<(), Error>>>);
+pub(super) struct Results {
+    client: Client,
+    queue: QueueName,
+    /// How many results of the queue are out, those of earlier runs included.
+    shown: Arc<AtomicU64>,
+    task: Option<JoinHandle<Result<(), Error>>>,
+}
 
 impl Results {
     pub(super) fn start(client: &Client, queue: &QueueName, show: bool, cursor: u64) -> Self {
-        let (client, queue) = (client.clone(), queue.clone());
-        Self(show.then(|| {
-            tokio::spawn(async move {
-                each_result(&client, &queue, cursor, true, |result, _| {
-                    output::data(&bytes_of(&result.result))
-                        .map_err(|error| Error::disk(format!("cannot write to stdout: {error}")))
-                })
-                .await
-            })
-        }))
+        let shown = Arc::new(AtomicU64::new(cursor));
+        let task = show.then(|| {
+            let (client, queue, shown) = (client.clone(), queue.clone(), shown.clone());
+            tokio::spawn(async move { print(&client, &queue, &shown, true).await })
+        });
+        Self {
+            client: client.clone(),
+            queue: queue.clone(),
+            shown,
+            task,
+        }
     }
 
-    /// Waits until all results are out.
+    /// Waits until all results are out; the queue must be over.
     pub(super) async fn finish(&mut self) -> Result<(), Error> {
-        match self.0.take() {
+        match self.task.take() {
             Some(task) => task.await.map_err(Error::disk)?,
             None => Ok(()),
         }
     }
 
-    pub(super) fn stop(&self) {
-        if let Some(task) = &self.0 {
-            task.abort();
+    /// Prints what is recorded and not out yet, although the queue is not over.
+    pub(super) async fn stop(&mut self) -> Result<(), Error> {
+        let Some(task) = self.task.take() else {
+            return Ok(());
+        };
+        task.abort();
+        match task.await {
+            Ok(printed) => printed,
+            // Aborted between two results, never within one.
+            Err(_) => print(&self.client, &self.queue, &self.shown, false).await,
         }
     }
+}
+
+async fn print(
+    client: &Client,
+    queue: &QueueName,
+    shown: &AtomicU64,
+    follow: bool,
+) -> Result<(), Error> {
+    let cursor = shown.load(Ordering::Relaxed);
+    each_result(client, queue, cursor, follow, |result, _| {
+        shown.fetch_add(1, Ordering::Relaxed);
+        output::data(&bytes_of(&result.result))
+            .map_err(|error| Error::disk(format!("cannot write to stdout: {error}")))
+    })
+    .await
 }
 
 /// Calls `act` with each result and its line.

@@ -35,10 +35,6 @@ fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the XDG directories are named by the environment"
-)]
 fn state_home() -> Result<PathBuf, Error> {
     let absolute = |name| {
         std::env::var_os(name)
@@ -95,6 +91,15 @@ impl RunDir {
             // What stays behind is only disk space.
             let _ = fs::remove_dir_all(&self.path);
         }
+    }
+
+    /// Says where the job is kept, to whoever may want to go on with it.
+    pub(super) fn note(&self) {
+        let path = self.path.display();
+        crate::output::note(format_args!(
+            "the job is kept in {path}; to go on with it: {}",
+            self.resume_command()
+        ));
     }
 
     /// Returns what to type to go on where this run has stopped.

@@ -109,10 +109,10 @@ impl Workers {
 
     fn start(&mut self, jobs: usize) -> Result<(), Error> {
         self.started += 1;
-        // A revoked name gets no new session for a while, so each process has a name of its own.
-        let name: WorkerName = format!("worker-{}", self.started)
-            .parse()
-            .map_err(Error::usage)?;
+        // A revoked name gets no new session for a while, so each process has a name of its own,
+        // in a resumed run, too.
+        let name = format!("worker-{}.{}", self.started, std::process::id());
+        let name: WorkerName = name.parse().map_err(Error::usage)?;
         let cannot = |error: std::io::Error| Error::disk(format!("cannot start a worker: {error}"));
         let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
             .arg("work")

@@ -1,0 +1,139 @@
+//! What is lost when something dies: nothing.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::time::Duration;
+
+use gangline_tests::gangline::{Left, end_of, gangline};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Child;
+
+fn start(job: &Path, results: &Path, items: u32, program: &str) -> Child {
+    let (job, results) = (job.to_str().unwrap(), results.to_str().unwrap());
+    let range = format!("--range=1..{items}");
+    let arguments = [
+        "run",
+        "--data-dir",
+        job,
+        "-r",
+        results,
+        "--results-format",
+        "ndjson",
+        &range,
+        "-j4",
+        "--",
+        "sh",
+        "-c",
+        program,
+        "sh",
+    ];
+    gangline(&arguments).spawn().unwrap()
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Every item has exactly one result, and it is the right one.
+#[track_caller]
+fn check_results(results: &Path, items: u32) {
+    let text = std::fs::read_to_string(results).unwrap();
+    let mut seen = HashMap::new();
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let item = line["key"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("1:")
+            .unwrap()
+            .to_owned();
+        assert_eq!(line["result"], format!("{item}!\n"));
+        *seen.entry(item).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), items as usize);
+    assert!(seen.values().all(|count| *count == 1));
+}
+
+#[tokio::test]
+async fn a_run_killed_at_thirty_moments_ends_with_one_result_an_item() {
+    const ITEMS: u32 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let (job, results) = (dir.path().join("job"), dir.path().join("results"));
+    for nth in 0..30 {
+        let mut child = start(&job, &results, ITEMS, "sleep 0.01; echo \"$1!\"");
+        let moment = Duration::from_millis(20 + moment(nth) % 180);
+        // Killed, unless it is done by then.
+        if tokio::time::timeout(moment, child.wait()).await.is_err() {
+            child.kill().await.unwrap();
+        }
+    }
+    let left = end_of(start(&job, &results, ITEMS, "sleep 0.01; echo \"$1!\"")).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    check_results(&results, ITEMS);
+}
+
+/// Other moments in each run of the test: what matters is that none of them loses anything.
+fn moment(nth: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (std::process::id(), nth).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_is_replaced_and_its_items_are_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (job, results) = (dir.path().join("job"), dir.path().join("results"));
+    let mark = dir.path().join("mark");
+    // The first run of item 20 kills the worker that has started it.
+    let program = format!(
+        "if test $1 = 20 && mkdir {} 2>/dev/null; then kill -9 $PPID; sleep 5; fi; echo \"$1!\"",
+        mark.display()
+    );
+    let left: Left = end_of(start(&job, &results, 60, &program)).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert!(
+        left.stderr.contains("was lost (signal: 9"),
+        "{}",
+        left.stderr
+    );
+    check_results(&results, 60);
+}
+
+#[tokio::test]
+async fn an_interrupted_run_says_how_to_resume_and_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (job, results) = (dir.path().join("job"), dir.path().join("results"));
+    let mark = dir.path().join("mark");
+    let program = format!(
+        "test $1 = 5 && mkdir -p {}; sleep 0.02; echo \"$1!\"",
+        mark.display()
+    );
+    let child = start(&job, &results, 100, &program);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !mark.exists() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "item 5 has not started"
+        );
+        tokio::task::yield_now().await;
+    }
+    signal(&child, Signal::SIGINT);
+    let left = end_of(child).await;
+    assert_eq!(left.code, Some(130), "{}", left.stderr);
+    assert!(
+        left.stderr.contains("to go on with it: "),
+        "{}",
+        left.stderr
+    );
+    let left = end_of(start(&job, &results, 100, &program)).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert!(
+        left.stderr.contains("of them before this run"),
+        "{}",
+        left.stderr
+    );
+    check_results(&results, 100);
+}
