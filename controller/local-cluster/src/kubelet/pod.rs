@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
     Pod, PodCondition, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
@@ -52,6 +52,8 @@ pub(super) async fn run(
     let Some(pod) = pods.borrow().clone() else {
         return;
     };
+    // A Pod may be on its way out when it is first seen.
+    pods.mark_changed();
     let phase = pod
         .status
         .as_ref()
@@ -110,14 +112,16 @@ pub(super) async fn run(
         let reason = stop.borrow().as_ref().and_then(|stop| stop.reason);
         tell(&config, &*api, &pod, start, Some(reason)).await;
     }
-    let gone = pods
-        .wait_for(|pod| {
-            pod.as_ref()
-                .is_none_or(|p| p.metadata.deletion_timestamp.is_some())
-        })
-        .await;
-    // A kubelet that shuts down leaves the state for the next one.
-    if gone.is_ok_and(|pod| pod.is_none()) || api.remove(&pod).await.is_ok() {
+    let deleting = |pod: &Option<Pod>| {
+        pod.as_ref()
+            .is_none_or(|p| p.metadata.deletion_timestamp.is_some())
+    };
+    // No sender means that the kubelet shuts down: state and object are the next one's.
+    let gone = match pods.wait_for(deleting).await {
+        Ok(seen) => seen.is_none(),
+        Err(_) => return,
+    };
+    if gone || api.remove(&pod).await.is_ok() {
         let _ = fs::remove_dir_all(
             config
                 .root
@@ -148,6 +152,7 @@ async fn follow(
     loop {
         let exit = run_once(
             config,
+            pod,
             container,
             &dir.join(run.to_string()),
             &mut stop,
@@ -171,6 +176,7 @@ async fn follow(
 /// Starts a run, or finds its supervisor again, and waits for its end.
 async fn run_once(
     config: &Config,
+    pod: &Pod,
     container: &Container,
     dir: &Path,
     stop: &mut watch::Receiver<Option<Arc<Stop>>>,
@@ -187,7 +193,7 @@ async fn run_once(
     let exit_file = dir.join("exit.json");
     let mut child = None;
     if !dir.join("supervisor.json").exists() && !exit_file.exists() {
-        match start(config, container, dir) {
+        match start(config, pod, container, dir) {
             Ok(started) => child = Some(started),
             Err(error) => {
                 let exit = made_up(128, "StartError", error.to_string());
@@ -218,6 +224,11 @@ async fn run_once(
         };
         if over {
             return read(&exit_file).unwrap_or_else(|| {
+                if let Some(program) =
+                    read::<Identity>(&dir.join("program.json")).filter(Identity::alive)
+                {
+                    let _ = killpg(Pid::from_raw(program.pid), Signal::SIGKILL);
+                }
                 let exit = made_up(
                     137,
                     "ContainerStatusUnknown",
@@ -242,7 +253,21 @@ async fn run_once(
     }
 }
 
-fn start(config: &Config, container: &Container, dir: &Path) -> io::Result<tokio::process::Child> {
+fn start(
+    config: &Config,
+    pod: &Pod,
+    container: &Container,
+    dir: &Path,
+) -> io::Result<tokio::process::Child> {
+    if pod.spec.as_ref().is_some_and(|spec| {
+        spec.init_containers
+            .as_ref()
+            .is_some_and(|init| !init.is_empty())
+    }) {
+        return Err(io::Error::other(
+            "init containers are not supported by the local cluster",
+        ));
+    }
     let argv: Vec<String> = container
         .command
         .iter()

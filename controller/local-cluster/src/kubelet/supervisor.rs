@@ -171,6 +171,10 @@ async fn supervise(dir: &Path) -> io::Result<()> {
             .and_then(|id| i32::try_from(id).ok())
             .unwrap_or(0),
     );
+    // Should this process be killed, the kubelet ends the program by its group.
+    if let Some(program) = Identity::of(group.as_raw()) {
+        write_durably(&dir.join("program.json"), &program)?;
+    }
     let out = child
         .stdout
         .take()
