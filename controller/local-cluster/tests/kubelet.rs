@@ -207,7 +207,7 @@ async fn all() {
     api.until("deaf", ready).await;
     let written = async {
         while !daemon.exists() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), written)
@@ -240,7 +240,7 @@ async fn all() {
     let fifo = root.path().join("kept.fifo");
     let written = async {
         while !(program.exists() && fifo.exists()) {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), written)
