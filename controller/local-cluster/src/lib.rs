@@ -1,1 +1,2 @@
 //! Gangline.
+pub mod kubelet;
