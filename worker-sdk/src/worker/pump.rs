@@ -33,6 +33,13 @@ const AHEAD: Duration = Duration::from_millis(100);
 /// Nothing is leased ahead when handlers take longer than this.
 const AHEAD_HANDLER_MAX: Duration = Duration::from_secs(1);
 
+/// How long results of fast handlers wait for others to go with, while there is more to start:
+/// a call for each would cost more than the work.
+const LINGER: Duration = Duration::from_millis(10);
+
+/// Results that go without waiting for more.
+const LINGER_SETTLES: usize = 64;
+
 /// How long a call for items may be held.
 const HOLD_MS: u64 = 20_000;
 
@@ -91,6 +98,8 @@ struct Pump {
     /// When the service wants to be asked again, and after failures the wait before it.
     ask_at: Option<Instant>,
     settle_at: Option<Instant>,
+    /// Until when the results in hand wait for others.
+    linger_until: Option<Instant>,
     backoff: Duration,
     silent_since: Option<Instant>,
     leaving: Option<Leaving>,
@@ -136,6 +145,7 @@ pub(super) async fn run(config: Config, handler: Handler) -> End {
         handler_time: None,
         ask_at: None,
         settle_at: None,
+        linger_until: None,
         backoff: RETRY_FIRST,
         silent_since: None,
         leaving: None,
@@ -296,6 +306,11 @@ impl Pump {
                 settle.error = Some(error.text.into());
             }
         }
+        if settle.stop.is_some() {
+            self.linger_until = None;
+        } else if self.settles.is_empty() {
+            self.linger_until = (mean < LINGER).then(|| Instant::now() + LINGER);
+        }
         self.settles.push_back(settle);
     }
 
@@ -334,7 +349,10 @@ impl Pump {
             });
             self.asking = Some(self.call(request));
         }
-        let may_settle = self.settle_at.is_none_or(|at| at <= now);
+        let lingers = !self.ready.is_empty()
+            && self.settles.len() < LINGER_SETTLES
+            && self.linger_until.is_some_and(|until| until > now);
+        let may_settle = self.settle_at.is_none_or(|at| at <= now) && !lingers;
         if self.settling.is_none() && !self.settles.is_empty() && may_settle {
             let mut request = self.request();
             self.add_settles(&mut request);
@@ -549,6 +567,7 @@ impl Pump {
         [
             self.ask_at,
             self.settle_at,
+            self.linger_until,
             leaving.map(|leaving| leaving.cancel_at),
             leaving.map(|leaving| leaving.go_at),
             lost_at,
