@@ -53,6 +53,11 @@ impl Session {
         self.answers.push_back((id, lease, outcome));
     }
 
+    /// Returns the settles that counted, oldest first.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (ItemId, u64, SettleOutcome)> {
+        self.answers.iter().copied()
+    }
+
     /// Tells whether this very settle of this session counted before.
     pub(super) fn remembers(&self, id: ItemId, lease: u64, outcome: SettleOutcome) -> bool {
         self.answers
@@ -109,6 +114,15 @@ impl Sessions {
         }
         self.ended.push_back((id, end));
         Some(session)
+    }
+
+    /// Returns the sessions that ended, oldest first.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (SessionId, SessionEnd)> {
+        self.ended.iter().copied()
+    }
+
+    pub(super) fn restore_ended(&mut self, id: SessionId, end: SessionEnd) {
+        self.ended.push_back((id, end));
     }
 
     /// Returns how a session that is not open ended.

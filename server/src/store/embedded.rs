@@ -240,6 +240,12 @@ impl Engine {
         }
         self.effects.must_sync = false;
         self.effects.log.clear();
+        if self.disk.wants_snapshot() {
+            // A snapshot that fails leaves the log as it was; the next commit tries again.
+            if let Err(error) = self.disk.snapshot(&mut self.queues.snapshot()) {
+                tracing::warn!(error = %error, "no snapshot could be written");
+            }
+        }
         Ok(())
     }
 
