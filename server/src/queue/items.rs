@@ -88,7 +88,7 @@ impl Item {
         let lost = self.extra.as_ref().map_or(0, |extra| extra.lost_attempts);
         self.attempts > 0
             && lost == self.attempts
-            && self.attempts + 1 == self.max_attempts(max_attempts)
+            && self.attempts + 1 >= self.max_attempts(max_attempts)
     }
 }
 

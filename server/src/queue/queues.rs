@@ -53,9 +53,9 @@ impl Effects {
 }
 
 /// All queues of a service.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Queues {
-    by_name: HashMap<QueueName, Queue>,
+    pub(super) by_name: HashMap<QueueName, Queue>,
     names: HashMap<u32, QueueName>,
     pub(super) last_number: u32,
     /// The newest lease number of any queue, so that none repeats in a queue made anew.
@@ -463,7 +463,16 @@ impl Queues {
             let reply = self.step(input, &name, effects, |_| Ok(Reply::Ticked));
             debug_assert!(reply.is_ok(), "a tick refuses nothing");
         }
-        while let Some((at_ms, queue, key)) = self.batches_by_time.first().cloned() {
+        self.forget_batches(now_ms);
+    }
+
+    /// Forgets a bounded number of `Idempotency-Key`s that are too old to be asked for.
+    pub(super) fn forget_batches(&mut self, now_ms: u64) {
+        const BATCHES_A_TICK: usize = 1_024;
+        for _ in 0..BATCHES_A_TICK {
+            let Some((at_ms, queue, key)) = self.batches_by_time.first().cloned() else {
+                break;
+            };
             if now_ms < at_ms + IDEMPOTENCY_MS {
                 break;
             }

@@ -15,6 +15,8 @@ pub(super) struct Session {
     pub(super) nonce: Option<u64>,
     /// When it ends without a sign of life, in queue time.
     pub(super) deadline: u64,
+    /// Until when its lease request may be held, in queue time.
+    pub(super) waits_until: u64,
     /// What it holds, with the order in which it was leased.
     pub(super) holds: BTreeSet<ItemId>,
     /// Number and lease of the last lease request that was answered with items.
@@ -35,6 +37,7 @@ impl Session {
             worker,
             nonce,
             deadline,
+            waits_until: 0,
             holds: BTreeSet::new(),
             last_request: 0,
             last_lease: 0,
