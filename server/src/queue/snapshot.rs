@@ -115,6 +115,10 @@ struct ResultPart {
 
 impl Queues {
     /// Returns the state as encoded [`Record`]s, to be replayed in their order.
+    ///
+    /// # Panics
+    ///
+    /// Never: what was decoded or checked once can be encoded.
     pub fn snapshot(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         let service = Content::Service {
             last_number: self.last_number,
@@ -202,7 +206,7 @@ impl Queue {
                 slots.push(self.slot_part(ItemId(next), found, &mut bytes));
                 next += 1;
             }
-            (!slots.is_empty()).then(|| Content::Items(number, slots))
+            (!slots.is_empty()).then_some(Content::Items(number, slots))
         });
         let mut keys: Vec<(KeyHash, u64)> =
             self.keys.iter().map(|(hash, id)| (*hash, id.0)).collect();

@@ -78,6 +78,8 @@ pub struct DataDir {
     /// Log bytes at the last snapshot that failed: another is not tried at once.
     snapshot_after: u64,
     snapshot_bytes: u64,
+    /// A write or sync has failed: what is on the disk is not known.
+    broken: bool,
     frame: Vec<u8>,
 }
 
@@ -120,6 +122,7 @@ impl DataDir {
             synced: 0,
             log_bytes: 0,
             snapshot_after: 0,
+            broken: false,
             snapshot_bytes: 0,
             frame: Vec::new(),
         })
@@ -162,6 +165,18 @@ impl DataDir {
 
     fn new_segment(&mut self, number: u64) -> io::Result<()> {
         let path = self.path("log", number);
+        let segment = self.make_segment(&path, number);
+        if segment.is_err() && fs::exists(&path)? {
+            // The log goes on in the segment before: nothing may seem to come after that.
+            self.broken = true;
+            fs::remove_file(&path)?;
+            self.broken = false;
+        }
+        self.segment = Some(segment?);
+        Ok(())
+    }
+
+    fn make_segment(&self, path: &Path, number: u64) -> io::Result<Segment> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -178,8 +193,7 @@ impl DataDir {
         segment.fill(ZEROS_BYTES)?;
         segment.file.sync_all()?;
         File::open(&self.dir)?.sync_all()?;
-        self.segment = Some(segment);
-        Ok(())
+        Ok(segment)
     }
 
     /// Gives the frames of a file to `each`.
@@ -386,6 +400,9 @@ impl Disk for DataDir {
     }
 
     fn append(&mut self, commit: &[u8]) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier sync of the log has failed"));
+        }
         self.frame.clear();
         let mut frame = std::mem::take(&mut self.frame);
         write_frame(&mut frame, self.next_sequence, self.synced, commit)?;
@@ -418,7 +435,10 @@ impl Disk for DataDir {
 
     fn sync(&mut self) -> io::Result<()> {
         if let Some(segment) = &self.segment {
+            // After a sync that failed, the next one says nothing about what was written before.
+            self.broken = true;
             segment.file.sync_data()?;
+            self.broken = false;
             self.synced = self.next_sequence - 1;
         }
         Ok(())

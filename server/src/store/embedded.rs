@@ -191,6 +191,7 @@ impl Engine {
             for signal in self.effects.signals.drain(..) {
                 self.hub.tell(&signal);
             }
+            self.snapshot_if_wanted();
             if stop {
                 return;
             }
@@ -240,13 +241,18 @@ impl Engine {
         }
         self.effects.must_sync = false;
         self.effects.log.clear();
-        if self.disk.wants_snapshot() {
-            // A snapshot that fails leaves the log as it was; the next commit tries again.
-            if let Err(error) = self.disk.snapshot(&mut self.queues.snapshot()) {
-                tracing::warn!(error = %error, "no snapshot could be written");
-            }
-        }
         Ok(())
+    }
+
+    fn snapshot_if_wanted(&mut self) {
+        if !self.disk.wants_snapshot() {
+            return;
+        }
+        match self.disk.snapshot(&mut self.queues.snapshot()) {
+            Ok(()) => tracing::info!("a snapshot has taken the place of the log before it"),
+            // The log is as it was, only longer than it need be.
+            Err(error) => tracing::warn!(error = %error, "no snapshot could be written"),
+        }
     }
 
     fn fail(self, error: &io::Error, replies: Vec<Reply1>) {
@@ -258,3 +264,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
