@@ -23,10 +23,10 @@ const HEADER_BYTES: u64 = 24;
 const FRAME_BYTES: usize = 24;
 
 /// Size at which a new segment is begun, in bytes.
-const SEGMENT_BYTES: u64 = 32 << 20;
+const SEGMENT_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 32 << 20 };
 
 /// How much is filled with zeros at a time, in bytes.
-const ZEROS_BYTES: u64 = 4 << 20;
+const ZEROS_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 
 /// Snapshots are taken when the log since the last one has grown beyond this, in bytes, and
 /// beyond twice the snapshot, so that their cost stays in proportion to what is written.

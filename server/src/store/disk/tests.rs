@@ -131,6 +131,35 @@ fn damage_in_an_old_segment_is_reported() {
 }
 
 #[test]
+fn a_long_log_goes_over_several_segments_and_a_commit_may_be_larger_than_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut data, _) = load(dir.path()).unwrap();
+    let commits: Vec<String> = (0..60).map(|n| format!("{n}").repeat(n * 20 + 1)).collect();
+    let large = "x".repeat(3 * SEGMENT_BYTES as usize);
+    for commit in commits.iter().chain([&large, &commits[7]]) {
+        data.append(commit.as_bytes()).unwrap();
+    }
+    data.sync().unwrap();
+    assert!(data.numbers("log").unwrap().len() > 3);
+    drop(data);
+    let kept = kept(dir.path());
+    assert!(kept.iter().eq(commits.iter().chain([&large, &commits[7]])));
+}
+
+#[test]
+fn after_a_segment_that_could_not_be_made_the_log_goes_on_in_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut data, _) = load(dir.path()).unwrap();
+    write(&mut data, 1..=2, 2);
+    // Where the next segment should be there is something else.
+    fs::create_dir(log(dir.path(), 2)).unwrap();
+    data.snapshot(&mut std::iter::empty()).unwrap_err();
+    fs::remove_dir(log(dir.path(), 2)).unwrap();
+    drop(data);
+    assert_eq!(kept(dir.path()), names(1..=2));
+}
+
+#[test]
 fn a_segment_that_is_missing_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     for n in 1..=3 {

@@ -18,6 +18,7 @@ struct Platter {
     /// Snapshots are wanted from so many commits on.
     snapshot_at: Option<usize>,
     snapshots: usize,
+    snapshots_fail: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -82,7 +83,9 @@ impl Disk for Simulated {
 
     fn snapshot(&mut self, parts: &mut dyn Iterator<Item = Vec<u8>>) -> io::Result<()> {
         let mut platter = self.platter();
-        platter.work()?;
+        if platter.snapshots_fail {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
         platter.commits = parts.collect();
         platter.synced = platter.commits.len();
         platter.snapshot_at = None;
@@ -181,14 +184,11 @@ async fn a_snapshot_is_taken_when_it_is_wanted_and_its_failure_stops_nothing() {
         for n in 1..=10 {
             if n == 5 {
                 let mut platter = disk.platter();
-                platter.snapshot_at = Some(1);
-                // Append and sync of the fifth push work, and the snapshot after them does not.
-                platter.works_for = fails.then_some(2);
+                (platter.snapshot_at, platter.snapshots_fail) = (Some(1), fails);
             }
             push(&store).await.unwrap();
             if n == 5 {
                 status(&store).await.unwrap();
-                disk.platter().works_for = None;
                 disk.platter().snapshot_at = None;
             }
         }
