@@ -24,6 +24,7 @@ mod read;
 mod retry;
 mod sessions;
 mod settle;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;

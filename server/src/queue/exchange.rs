@@ -90,8 +90,8 @@ impl Step<'_> {
                 nonce.is_some() && session.is_some_and(|session| session.nonce == nonce)
             }),
         };
-        if let (Some(id), Some(lease)) = (open, &lease) {
-            self.check_lease_number(id, lease.number)?;
+        if let Some(lease) = &lease {
+            self.check_lease_number(open, lease.number)?;
         }
         reply.settled = self.settle_all(open, &worker, settles);
         if let Some(id) = open {
@@ -116,7 +116,12 @@ impl Step<'_> {
             if let Some(lease) = lease.filter(|_| self.queue.ended.is_none() && !leave) {
                 reply.lease = Some(self.lease(id, lease));
             }
-            self.keep_alive(id, lease.map_or(0, |lease| lease.wait_ms));
+            let wait_ms = match reply.lease {
+                Some(LeaseReply::Wait(_)) => lease.map(|lease| lease.wait_ms),
+                Some(LeaseReply::Items(_)) => Some(0),
+                None => None,
+            };
+            self.keep_alive(id, wait_ms);
             let session = self.queue.sessions.get(id);
             reply.lost =
                 session.map_or(Vec::new(), |session| session.lost.iter().copied().collect());
@@ -156,12 +161,21 @@ impl Step<'_> {
     }
 
     /// Extends a session. One that holds nothing may wait as long as its call is held.
-    fn keep_alive(&mut self, id: SessionId, wait_ms: u64) {
-        let Some(session) = self.queue.sessions.get(id) else {
+    fn keep_alive(&mut self, id: SessionId, wait_ms: Option<u64>) {
+        let now = self.queue.queue_time;
+        let Some(session) = self.queue.sessions.get_mut(id) else {
             return;
         };
-        let wait_ms = if session.holds.is_empty() { wait_ms } else { 0 };
-        let deadline = self.queue.queue_time + self.queue.settings.session_ms + wait_ms;
+        if let Some(wait_ms) = wait_ms {
+            session.waits_until = now + wait_ms;
+        }
+        // A settle beside a held lease request must not shorten what the request was promised.
+        let alive_until = if session.holds.is_empty() {
+            now.max(session.waits_until)
+        } else {
+            now
+        };
+        let deadline = alive_until + self.queue.settings.session_ms;
         self.queue.sessions.extend(id, deadline);
     }
 
@@ -179,11 +193,13 @@ impl Step<'_> {
     }
 
     pub(super) fn revoke(&mut self, worker: WorkerName, counted: bool) -> Result<Reply, Refusal> {
-        let now_ms = self.now_ms;
-        self.queue.revoked.retain(|_, until_ms| *until_ms > now_ms);
         let session = self.queue.sessions.of_worker(&worker);
         if let Some(id) = session {
             self.end_session(id, SessionEndRecord::Revoked, counted);
+        }
+        let revoked = self.queue.revoked.get(&worker);
+        if session.is_none() && revoked.is_some_and(|until_ms| *until_ms > self.now_ms) {
+            return Ok(Reply::Revoked(None));
         }
         let until_ms = self.now_ms + REVOKED_MS;
         self.happen(Fact::Revoked {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
 use super::command::StreamState;
+use super::snapshot::Part;
 
 /// Version of the stored form.
 pub const FACTS_VERSION: u32 = 1;
@@ -33,6 +34,8 @@ pub enum Record {
     },
     /// A push under an `Idempotency-Key` was taken.
     Batch(BatchRecord),
+    /// A part of a snapshot; only at the begin of what is replayed.
+    Restore(Part),
 }
 
 /// A queue was made.

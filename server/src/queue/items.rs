@@ -20,7 +20,7 @@ pub(super) struct Item {
 }
 
 /// Where an unsettled item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Place {
     Ready,
     Delayed,
@@ -88,7 +88,7 @@ impl Item {
         let lost = self.extra.as_ref().map_or(0, |extra| extra.lost_attempts);
         self.attempts > 0
             && lost == self.attempts
-            && self.attempts + 1 == self.max_attempts(max_attempts)
+            && self.attempts + 1 >= self.max_attempts(max_attempts)
     }
 }
 
@@ -139,6 +139,26 @@ impl Items {
     /// Returns the id that the next item gets.
     pub(super) fn next_id(&self) -> ItemId {
         ItemId(self.len + 1)
+    }
+
+    /// Puts back the next item as a snapshot has it.
+    pub(super) fn restore(&mut self, slot: Slot, key: Option<ItemKey>) {
+        let settled = match slot {
+            Slot::Live(item) => {
+                self.push(item, key);
+                return;
+            }
+            Slot::Done(_) | Slot::Cancelled => slot,
+        };
+        let placeholder = Item {
+            payload: std::sync::Arc::from(serde_json::value::RawValue::NULL.to_owned()),
+            extra: None,
+            place: Place::Ready,
+            priority: 0,
+            attempts: 0,
+        };
+        let id = self.push(placeholder, None);
+        self.settle(id, settled);
     }
 
     pub(super) fn push(&mut self, item: Item, key: Option<ItemKey>) -> ItemId {

@@ -28,7 +28,7 @@ struct Lane {
 }
 
 /// In which part of the lanes a ready item stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Standing {
     Fresh,
     CameBack,
@@ -53,6 +53,17 @@ impl Lanes {
         let lane = &mut self.lanes[usize::from(priority)];
         if !self.alone.remove(&id) && !lane.came_back.remove(&id) {
             lane.remove_fresh(id.0);
+        }
+    }
+
+    /// Returns where a ready item stands.
+    pub(super) fn standing(&self, id: ItemId, priority: u8) -> Standing {
+        if self.alone.contains(&id) {
+            Standing::Alone
+        } else if self.lanes[usize::from(priority)].came_back.contains(&id) {
+            Standing::CameBack
+        } else {
+            Standing::Fresh
         }
     }
 

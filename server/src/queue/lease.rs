@@ -46,11 +46,13 @@ impl Queue {
 }
 
 impl Step<'_> {
-    pub(super) fn check_lease_number(&self, id: SessionId, number: u64) -> Result<(), Refusal> {
-        let last = self
-            .queue
-            .sessions
-            .get(id)
+    pub(super) fn check_lease_number(
+        &self,
+        open: Option<SessionId>,
+        number: u64,
+    ) -> Result<(), Refusal> {
+        let last = open
+            .and_then(|id| self.queue.sessions.get(id))
             .map_or(0, |session| session.last_request);
         if number == 0 || number < last {
             return Err(Refusal::LeaseNumberOutOfOrder { number, last });

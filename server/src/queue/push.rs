@@ -27,6 +27,13 @@ impl Queues {
             },
             None => None,
         };
+        if let Some(stream) = &before {
+            // The rest of a stream belongs to the queue that has its begin.
+            let uid = QueueUid(stream.uid);
+            if self.by_name.get(name).is_none_or(|queue| queue.uid != uid) {
+                return Err(Refusal::Over(Box::new(self.tombstone(name, uid))));
+            }
+        }
         self.ensure(input, name, effects)?;
         let mut record = None;
         let reply = self.step(input, name, effects, |step| {

@@ -43,7 +43,9 @@ impl Effects {
                 | Fact::Paused(_)
                 | Fact::Ended(_) => true,
             },
-            Record::Created(_) | Record::Removed { .. } | Record::Batch(_) => true,
+            Record::Created(_) | Record::Removed { .. } | Record::Batch(_) | Record::Restore(_) => {
+                true
+            }
         };
         let log = std::mem::take(&mut self.log);
         self.log = postcard::to_extend(record, log).expect("records can be encoded");
@@ -51,16 +53,16 @@ impl Effects {
 }
 
 /// All queues of a service.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Queues {
-    by_name: HashMap<QueueName, Queue>,
+    pub(super) by_name: HashMap<QueueName, Queue>,
     names: HashMap<u32, QueueName>,
-    last_number: u32,
+    pub(super) last_number: u32,
     /// The newest lease number of any queue, so that none repeats in a queue made anew.
-    last_lease: u64,
-    batches: HashMap<(Box<str>, Box<str>), BatchRecord>,
-    batches_by_time: BTreeSet<(u64, Box<str>, Box<str>)>,
-    tombstones: VecDeque<Certificate>,
+    pub(super) last_lease: u64,
+    pub(super) batches: HashMap<(Box<str>, Box<str>), BatchRecord>,
+    pub(super) batches_by_time: BTreeSet<(u64, Box<str>, Box<str>)>,
+    pub(super) tombstones: VecDeque<Certificate>,
     /// When a queue wants a tick, in milliseconds, and its number.
     schedule: BTreeSet<(u64, u32)>,
     scheduled: HashMap<u32, u64>,
@@ -215,14 +217,11 @@ impl Queues {
                 if let Fact::Leased { lease, .. } = &fact {
                     self.last_lease = self.last_lease.max(*lease);
                 }
-                let name = self.names.get(&number);
-                let queue = name.and_then(|name| self.by_name.get_mut(name));
-                queue
-                    .ok_or_else(|| format!("there is no queue number {number}"))?
-                    .evolve(fact);
+                self.numbered(number)?.evolve(fact);
             }
             Record::Removed { number } => self.remove(number),
             Record::Batch(batch) => self.keep_batch(batch),
+            Record::Restore(part) => self.restore(part)?,
         }
         Ok(())
     }
@@ -345,7 +344,13 @@ impl Queues {
         Ok(())
     }
 
-    fn insert(&mut self, created: &Created) {
+    pub(super) fn numbered(&mut self, number: u32) -> Result<&mut Queue, String> {
+        let name = self.names.get(&number);
+        let queue = name.and_then(|name| self.by_name.get_mut(name));
+        queue.ok_or_else(|| format!("there is no queue number {number}"))
+    }
+
+    pub(super) fn insert(&mut self, created: &Created) {
         let queue = Queue::new(created);
         self.last_number = self.last_number.max(created.number);
         self.names.insert(created.number, queue.name.clone());
@@ -447,7 +452,16 @@ impl Queues {
             let reply = self.step(input, &name, effects, |_| Ok(Reply::Ticked));
             debug_assert!(reply.is_ok(), "a tick refuses nothing");
         }
-        while let Some((at_ms, queue, key)) = self.batches_by_time.first().cloned() {
+        self.forget_batches(now_ms);
+    }
+
+    /// Forgets a bounded number of `Idempotency-Key`s that are too old to be asked for.
+    pub(super) fn forget_batches(&mut self, now_ms: u64) {
+        const BATCHES_A_TICK: usize = 1_024;
+        for _ in 0..BATCHES_A_TICK {
+            let Some((at_ms, queue, key)) = self.batches_by_time.first().cloned() else {
+                break;
+            };
             if now_ms < at_ms + IDEMPOTENCY_MS {
                 break;
             }

@@ -15,6 +15,8 @@ pub(super) struct Session {
     pub(super) nonce: Option<u64>,
     /// When it ends without a sign of life, in queue time.
     pub(super) deadline: u64,
+    /// Until when its lease request may be held, in queue time.
+    pub(super) waits_until: u64,
     /// What it holds, with the order in which it was leased.
     pub(super) holds: BTreeSet<ItemId>,
     /// Number and lease of the last lease request that was answered with items.
@@ -35,6 +37,7 @@ impl Session {
             worker,
             nonce,
             deadline,
+            waits_until: 0,
             holds: BTreeSet::new(),
             last_request: 0,
             last_lease: 0,
@@ -51,6 +54,11 @@ impl Session {
             self.answers.pop_front();
         }
         self.answers.push_back((id, lease, outcome));
+    }
+
+    /// Returns the settles that counted, oldest first.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (ItemId, u64, SettleOutcome)> {
+        self.answers.iter().copied()
     }
 
     /// Tells whether this very settle of this session counted before.
@@ -109,6 +117,15 @@ impl Sessions {
         }
         self.ended.push_back((id, end));
         Some(session)
+    }
+
+    /// Returns the sessions that ended, oldest first.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (SessionId, SessionEnd)> {
+        self.ended.iter().copied()
+    }
+
+    pub(super) fn restore_ended(&mut self, id: SessionId, end: SessionEnd) {
+        self.ended.push_back((id, end));
     }
 
     /// Returns how a session that is not open ended.

@@ -39,14 +39,15 @@ impl Step<'_> {
     /// Settles one lease; returns what became of it, and whether it changed anything.
     fn settle(&mut self, session: Option<SessionId>, settle: Settle) -> (SettleStatus, bool) {
         let lease = settle.lease.0;
-        let counted_before = session
-            .and_then(|id| self.queue.sessions.get(id))
-            .is_some_and(|session| session.remembers(settle.id, lease, settle.outcome));
-        if counted_before {
-            return (SettleStatus::Ok, false);
-        }
         let status = self.judge(settle.id, lease, settle.outcome);
         if status != SettleStatus::Ok {
+            // Looked up only now, since it takes a while: a settle that counted never may again.
+            let counted_before = session
+                .and_then(|id| self.queue.sessions.get(id))
+                .is_some_and(|session| session.remembers(settle.id, lease, settle.outcome));
+            if counted_before {
+                return (SettleStatus::Ok, false);
+            }
             self.drop_lost(session, settle.id);
             return (status, false);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gangline_protocol::item::ResultView;
+use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{
     Counts, ItemId, ItemKey, Json, Phase, QueueName, QueueSettings, QueueUid, SessionEnd,
     SessionId, SettleOutcome, WorkerName,
@@ -169,6 +170,8 @@ impl Queue {
             }
             Fact::Revoked { worker, until_ms } => {
                 let worker = worker.parse().expect("a recorded worker name was checked");
+                let now_ms = until_ms.saturating_sub(REVOKED_MS);
+                self.revoked.retain(|_, until_ms| *until_ms > now_ms);
                 self.revoked.insert(worker, until_ms);
             }
             Fact::Leased {
@@ -182,11 +185,8 @@ impl Queue {
                 self.lease_items(SessionId(session), lease, request, at_ms, starting, &items);
             }
             Fact::Started { items } => {
-                for id in items {
-                    let item = self.items.live_mut(ItemId(id));
-                    if let Some(holder) = item.and_then(|item| item.extra().holder.as_mut()) {
-                        holder.started = true;
-                    }
+                for id in items.into_iter().map(ItemId) {
+                    self.start_item(id);
                 }
             }
             Fact::Settled {
@@ -350,26 +350,20 @@ impl Queue {
                 .expect("a leased item is not settled");
             item.place = Place::Leased;
             let attempt = item.attempts + 1;
-            let queue_time = self.queue_time;
-            let session_ms = self.settings.session_ms;
             let extra = item.extra();
-            let deadline = extra
-                .time_limit_ms
-                .map(|limit| queue_time + limit + session_ms);
-            let started = index < starting as usize;
             extra.holder = Some(Holder {
                 session: session_id,
-                started,
-                deadline,
+                started: false,
+                deadline: None,
             });
             extra.lease = lease;
             extra.attempt = attempt;
             extra.lease_lost = false;
             extra.leased_ms = at_ms;
-            if let Some(deadline) = deadline {
-                self.lease_deadlines.insert((deadline, id));
-            }
             self.counts.leased += 1;
+            if index < starting as usize {
+                self.start_item(id);
+            }
         }
         self.first_lease_ms.get_or_insert(at_ms);
         let session = self
@@ -379,6 +373,21 @@ impl Queue {
         session.holds.extend(items.iter().copied().map(ItemId));
         session.last_request = request;
         session.last_lease = lease;
+    }
+
+    /// Notes that a leased item runs; its time limit begins now.
+    fn start_item(&mut self, id: ItemId) {
+        let (queue_time, session_ms) = (self.queue_time, self.settings.session_ms);
+        let Some(extra) = self.items.live_mut(id).map(Item::extra) else {
+            return;
+        };
+        let limit = extra.time_limit_ms;
+        if let Some(holder) = extra.holder.as_mut().filter(|holder| !holder.started) {
+            holder.started = true;
+            holder.deadline = limit.map(|limit| queue_time + limit + session_ms);
+            let deadline = holder.deadline.map(|deadline| (deadline, id));
+            self.lease_deadlines.extend(deadline);
+        }
     }
 
     fn settle_item(
@@ -546,6 +555,10 @@ impl Queue {
         let deadline = self.queue_time + self.settings.session_ms;
         for id in self.sessions.ids().collect::<Vec<_>>() {
             self.sessions.extend(id, deadline);
+            if let Some(session) = self.sessions.get_mut(id) {
+                // Nobody knows for how long it had been idle; a busy one must not seem so.
+                session.idle_since_ms = now_ms;
+            }
         }
     }
 }

@@ -1,28 +1,32 @@
 //! The log on disk: commits appended, synced together, and read back after a crash.
 //!
 //! A data directory holds `lock`, at most one live `snapshot-N.gl`, and the segments
-//! `log-N.gl`, `log-N+1.gl`, … that came after it. Every file begins with a header of 16 bytes
-//! (`GANGLINE`, version, zero); then frames follow: length (4 bytes, little-endian), CRC-32 of
-//! sequence number and content (4), sequence number of the commit (8), content. A length of zero
-//! ends a segment: files are made at their full size in zeros, since a sync that changes no file
-//! size costs half.
+//! `log-N+1.gl`, `log-N+2.gl`, … that came after it. Every file begins with a header of 24 bytes
+//! (`GANGLINE`, version, zero, sequence number of the first commit in or after it); then frames
+//! follow: length (4 bytes, little-endian), CRC-32 of the rest (4), sequence number of the commit
+//! (8), number of the last commit that was synced before (8), content. A length of zero ends a
+//! segment: files are made at their full size in zeros, since a sync that changes no file size
+//! costs half. A snapshot ends with a frame without content.
+//!
+//! A frame that cannot be read is what a crash left of an unsynced commit, unless a later frame
+//! says that this commit had been synced: then the file is damaged, and loading it fails.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::queue::fact::FACTS_VERSION;
 
 const MAGIC: &[u8; 8] = b"GANGLINE";
-const HEADER_BYTES: u64 = 16;
-const FRAME_BYTES: usize = 16;
+const HEADER_BYTES: u64 = 24;
+const FRAME_BYTES: usize = 24;
 
 /// Size at which a new segment is begun, in bytes.
-const SEGMENT_BYTES: u64 = 32 << 20;
+const SEGMENT_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 32 << 20 };
 
 /// How much is filled with zeros at a time, in bytes.
-const ZEROS_BYTES: u64 = 4 << 20;
+const ZEROS_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 
 /// Snapshots are taken when the log since the last one has grown beyond this, in bytes, and
 /// beyond twice the snapshot, so that their cost stays in proportion to what is written.
@@ -69,8 +73,13 @@ pub struct DataDir {
     _lock: File,
     segment: Option<Segment>,
     next_sequence: u64,
+    synced: u64,
     log_bytes: u64,
+    /// Log bytes at the last snapshot that failed: another is not tried at once.
+    snapshot_after: u64,
     snapshot_bytes: u64,
+    /// A write or sync has failed: what is on the disk is not known.
+    broken: bool,
     frame: Vec<u8>,
 }
 
@@ -110,7 +119,10 @@ impl DataDir {
             _lock: lock,
             segment: None,
             next_sequence: 1,
+            synced: 0,
             log_bytes: 0,
+            snapshot_after: 0,
+            broken: false,
             snapshot_bytes: 0,
             frame: Vec::new(),
         })
@@ -136,15 +148,42 @@ impl DataDir {
         Ok(numbers)
     }
 
+    /// Removes what a snapshot has made superfluous.
+    fn remove_up_to(&self, snapshot: u64) -> io::Result<()> {
+        for number in self.numbers("log")?.into_iter().filter(|n| *n <= snapshot) {
+            fs::remove_file(self.path("log", number))?;
+        }
+        for number in self
+            .numbers("snapshot")?
+            .into_iter()
+            .filter(|n| *n < snapshot)
+        {
+            fs::remove_file(self.path("snapshot", number))?;
+        }
+        Ok(())
+    }
+
     fn new_segment(&mut self, number: u64) -> io::Result<()> {
         let path = self.path("log", number);
+        let segment = self.make_segment(&path, number);
+        if segment.is_err() && fs::exists(&path)? {
+            // The log goes on in the segment before: nothing may seem to come after that.
+            self.broken = true;
+            fs::remove_file(&path)?;
+            self.broken = false;
+        }
+        self.segment = Some(segment?);
+        Ok(())
+    }
+
+    fn make_segment(&self, path: &Path, number: u64) -> io::Result<Segment> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(true)
             .read(true)
             .write(true)
             .open(path)?;
-        file.write_all_at(&header(), 0)?;
+        file.write_all_at(&header(self.next_sequence), 0)?;
         let mut segment = Segment {
             number,
             file,
@@ -154,87 +193,161 @@ impl DataDir {
         segment.fill(ZEROS_BYTES)?;
         segment.file.sync_all()?;
         File::open(&self.dir)?.sync_all()?;
-        self.segment = Some(segment);
-        Ok(())
+        Ok(segment)
     }
 
-    /// Reads the frames of a file and returns where they end.
+    /// Gives the frames of a file to `each`.
     fn read_frames(
         &mut self,
         path: &Path,
-        is_last: bool,
+        kind: Kind,
         each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<u64> {
-        let mut bytes = Vec::new();
-        File::open(path)?.read_to_end(&mut bytes)?;
-        let damaged = |at: usize| {
-            let text = format!("{} is damaged at byte {at}", path.display());
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        };
-        if bytes.len() < HEADER_BYTES as usize || bytes[..8] != *MAGIC {
-            return Err(damaged(0));
-        }
-        let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-        if version != FACTS_VERSION {
-            let text = format!(
-                "{} has layout version {version}; this program reads version {FACTS_VERSION}",
-                path.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        let bytes = fs::read(path)?;
+        let first = first_sequence(&bytes, path)?;
+        if kind == Kind::Snapshot {
+            // Frames of a snapshot are numbered from 1; the header says where the log goes on.
+            self.next_sequence = 1;
+        } else if first != self.next_sequence {
+            return Err(damaged(path, HEADER_BYTES as usize - 8));
         }
         let mut at = HEADER_BYTES as usize;
-        while let Some((sequence, content, end)) = frame_at(&bytes, at) {
-            if sequence < self.next_sequence {
-                break;
-            }
-            each(content)?;
-            self.next_sequence = sequence + 1;
-            at = end;
+        let mut finished = false;
+        while let Some(frame) = frame_at(&bytes, at)
+            && frame.sequence == self.next_sequence
+        {
+            finished = frame.content.is_empty();
+            each(frame.content).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("{} at byte {at}: {error}", path.display()),
+                )
+            })?;
+            self.next_sequence += 1;
+            at = frame.end;
         }
         let ended = bytes[at..].iter().take(4).all(|byte| *byte == 0);
-        // A frame that a crash tore apart can only be the very last one.
-        if !ended && !is_last {
-            return Err(damaged(at));
+        match kind {
+            Kind::Snapshot if !finished => return Err(damaged(path, at)),
+            Kind::Snapshot => self.next_sequence = first,
+            Kind::Segment if !ended => return Err(damaged(path, at)),
+            Kind::Segment => {}
+            Kind::LastSegment => {
+                if was_synced(&bytes, at, self.next_sequence) {
+                    return Err(damaged(path, at));
+                }
+                // What was read is shown from now on, and what was not must never come back.
+                let file = OpenOptions::new().write(true).open(path)?;
+                file.set_len(at as u64)?;
+                file.sync_all()?;
+            }
         }
         Ok(at as u64)
     }
 }
 
-fn header() -> [u8; HEADER_BYTES as usize] {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Snapshot,
+    Segment,
+    /// The one that a crash may have torn.
+    LastSegment,
+}
+
+#[derive(Debug)]
+struct Frame<'a> {
+    sequence: u64,
+    synced: u64,
+    content: &'a [u8],
+    end: usize,
+}
+
+fn damaged(path: &Path, at: usize) -> io::Error {
+    let text = format!("{} is damaged at byte {at}", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+fn header(first_sequence: u64) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&FACTS_VERSION.to_le_bytes());
+    header[16..].copy_from_slice(&first_sequence.to_le_bytes());
     header
 }
 
-/// Returns sequence number, content and end of the whole frame at a place, if there is one.
-fn frame_at(bytes: &[u8], at: usize) -> Option<(u64, &[u8], usize)> {
+/// Tells whether a segment was being made when a crash came: it holds nothing yet.
+///
+/// Its header and zeros are synced before anything else is written to it.
+fn is_unfinished(path: &Path) -> io::Result<bool> {
+    let bytes = fs::read(path)?;
+    let header_bytes = bytes.len().min(HEADER_BYTES as usize);
+    let torn =
+        header_bytes < HEADER_BYTES as usize || bytes[..8] != *MAGIC || bytes[16..24] == [0; 8];
+    Ok(torn && bytes[header_bytes..].iter().all(|byte| *byte == 0))
+}
+
+/// Checks the header of a file and returns the sequence number in it.
+fn first_sequence(bytes: &[u8], path: &Path) -> io::Result<u64> {
+    if bytes.len() < HEADER_BYTES as usize || bytes[..8] != *MAGIC {
+        return Err(damaged(path, 0));
+    }
+    let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
+    if version != FACTS_VERSION {
+        let text = format!(
+            "{} has layout version {version}; this program reads version {FACTS_VERSION}",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    number_at(bytes, 16).ok_or_else(|| damaged(path, 16))
+}
+
+fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let number = bytes.get(at..at + 8)?;
+    Some(u64::from_le_bytes(number.try_into().ok()?))
+}
+
+/// Returns the whole frame at a place, if there is one.
+fn frame_at(bytes: &[u8], at: usize) -> Option<Frame<'_>> {
     let head = bytes.get(at..at + FRAME_BYTES)?;
     let len = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
-    if len == 0 {
+    let crc = u32::from_le_bytes(head[4..8].try_into().ok()?);
+    let sequence = number_at(head, 8)?;
+    let end = (at + FRAME_BYTES).checked_add(len)?;
+    let content = bytes.get(at + FRAME_BYTES..end)?;
+    // Zeros are no frame; neither the first sequence number nor a checksum of zeros is zero.
+    if sequence == 0 || crc32fast::hash(&bytes[at + 8..end]) != crc {
         return None;
     }
-    let crc = u32::from_le_bytes(head[4..8].try_into().ok()?);
-    let sequence = u64::from_le_bytes(head[8..16].try_into().ok()?);
-    let content = bytes.get(at + FRAME_BYTES..at + FRAME_BYTES + len)?;
-    (checksum(sequence, content) == crc).then_some((sequence, content, at + FRAME_BYTES + len))
+    Some(Frame {
+        sequence,
+        synced: number_at(head, 16)?,
+        content,
+        end,
+    })
 }
 
-fn checksum(sequence: u64, content: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&sequence.to_le_bytes());
-    hasher.update(content);
-    hasher.finalize()
+/// Tells whether a frame after a place says that a commit had been synced.
+fn was_synced(bytes: &[u8], at: usize, sequence: u64) -> bool {
+    (at + 1..bytes.len().saturating_sub(FRAME_BYTES)).any(|at| {
+        // Cheap to look at first: a frame that says so has a number in reach.
+        number_at(bytes, at + 8)
+            .is_some_and(|number| number > sequence && number - sequence < 1 << 32)
+            && frame_at(bytes, at).is_some_and(|frame| frame.synced >= sequence)
+    })
 }
 
-fn write_frame(frame: &mut Vec<u8>, sequence: u64, content: &[u8]) -> io::Result<()> {
+fn write_frame(frame: &mut Vec<u8>, sequence: u64, synced: u64, content: &[u8]) -> io::Result<()> {
     let len = u32::try_from(content.len()).map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidInput, "a commit is larger than 4 GiB")
     })?;
     frame.extend_from_slice(&len.to_le_bytes());
-    frame.extend_from_slice(&checksum(sequence, content).to_le_bytes());
+    frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(&sequence.to_le_bytes());
+    frame.extend_from_slice(&synced.to_le_bytes());
     frame.extend_from_slice(content);
+    let crc = crc32fast::hash(&frame[8..]);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
     Ok(())
 }
 
@@ -258,35 +371,41 @@ impl Disk for DataDir {
         let snapshot = self.numbers("snapshot")?.last().copied().unwrap_or(0);
         if snapshot > 0 {
             let path = self.path("snapshot", snapshot);
-            // Frames of a snapshot are numbered from 1; the log after it goes its own way.
-            self.snapshot_bytes = self.read_frames(&path, false, each)?;
-            self.next_sequence = 1;
+            self.snapshot_bytes = self.read_frames(&path, Kind::Snapshot, each)?;
         }
-        let segments = self.numbers("log")?;
-        for number in segments
-            .iter()
-            .copied()
-            .filter(|number| *number <= snapshot)
+        self.remove_up_to(snapshot)?;
+        let mut segments = self.numbers("log")?;
+        if let Some(last) = segments.last().copied()
+            && is_unfinished(&self.path("log", last))?
         {
-            fs::remove_file(self.path("log", number))?;
+            fs::remove_file(self.path("log", last))?;
+            segments.pop();
         }
-        let segments: Vec<u64> = segments.into_iter().filter(|n| *n > snapshot).collect();
-        for number in &segments {
-            let path = self.path("log", *number);
-            let is_last = Some(number) == segments.last();
-            // A crash can leave a last segment without its header: it has nothing to tell.
-            if is_last && fs::metadata(&path)?.len() < HEADER_BYTES {
-                continue;
+        for (number, expected) in segments.iter().zip(snapshot + 1..) {
+            if *number != expected {
+                let path = self.path("log", expected);
+                let text = format!("{} is missing", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
-            self.log_bytes += self.read_frames(&path, is_last, each)?;
+            let is_last = Some(number) == segments.last();
+            let kind = if is_last {
+                Kind::LastSegment
+            } else {
+                Kind::Segment
+            };
+            self.log_bytes += self.read_frames(&self.path("log", *number), kind, each)?;
         }
+        self.synced = self.next_sequence - 1;
         self.new_segment(segments.last().copied().unwrap_or(snapshot) + 1)
     }
 
     fn append(&mut self, commit: &[u8]) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier sync of the log has failed"));
+        }
         self.frame.clear();
         let mut frame = std::mem::take(&mut self.frame);
-        write_frame(&mut frame, self.next_sequence, commit)?;
+        write_frame(&mut frame, self.next_sequence, self.synced, commit)?;
         let full = self
             .segment
             .as_ref()
@@ -315,51 +434,64 @@ impl Disk for DataDir {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.segment
-            .as_ref()
-            .map_or(Ok(()), |segment| segment.file.sync_data())
+        if let Some(segment) = &self.segment {
+            // After a sync that failed, the next one says nothing about what was written before.
+            self.broken = true;
+            segment.file.sync_data()?;
+            self.broken = false;
+            self.synced = self.next_sequence - 1;
+        }
+        Ok(())
     }
 
     fn wants_snapshot(&self) -> bool {
-        self.log_bytes > SNAPSHOT_AFTER_BYTES.max(2 * self.snapshot_bytes)
+        self.log_bytes > self.snapshot_after + SNAPSHOT_AFTER_BYTES.max(2 * self.snapshot_bytes)
     }
 
     fn snapshot(&mut self, parts: &mut dyn Iterator<Item = Vec<u8>>) -> io::Result<()> {
-        let last = self.segment.as_ref().map_or(0, |segment| segment.number);
+        let covered = self.segment.as_ref().map_or(0, |segment| segment.number);
+        self.snapshot_after = self.log_bytes;
+        // The log goes on in a segment that the snapshot does not cover, whether or not there
+        // will be a snapshot.
+        self.sync()?;
+        self.new_segment(covered + 1)?;
         let unfinished = self.dir.join("snapshot.unfinished");
-        let mut file = io::BufWriter::new(File::create(&unfinished)?);
-        file.write_all(&header())?;
-        let mut bytes = HEADER_BYTES;
-        let mut frame = Vec::new();
-        for (sequence, part) in (1..).zip(parts) {
-            frame.clear();
-            write_frame(&mut frame, sequence, &part)?;
-            file.write_all(&frame)?;
-            bytes += frame.len() as u64;
-        }
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
-        fs::rename(&unfinished, self.path("snapshot", last))?;
+        let bytes = match write_snapshot(&unfinished, self.next_sequence, parts) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // It may be what fills the disk.
+                let _ = fs::remove_file(&unfinished);
+                return Err(error);
+            }
+        };
+        fs::rename(&unfinished, self.path("snapshot", covered))?;
         File::open(&self.dir)?.sync_all()?;
-        self.next_sequence = 1;
-        self.new_segment(last + 1)?;
-        for number in self
-            .numbers("log")?
-            .into_iter()
-            .filter(|number| *number <= last)
-        {
-            fs::remove_file(self.path("log", number))?;
-        }
-        for number in self
-            .numbers("snapshot")?
-            .into_iter()
-            .filter(|number| *number < last)
-        {
-            fs::remove_file(self.path("snapshot", number))?;
-        }
         self.log_bytes = 0;
+        self.snapshot_after = 0;
         self.snapshot_bytes = bytes;
-        Ok(())
+        self.remove_up_to(covered)
     }
 }
+
+fn write_snapshot(
+    path: &Path,
+    next_sequence: u64,
+    parts: &mut dyn Iterator<Item = Vec<u8>>,
+) -> io::Result<u64> {
+    let mut file = io::BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&header(next_sequence))?;
+    let mut bytes = HEADER_BYTES;
+    let mut frame = Vec::new();
+    for (sequence, part) in (1..).zip(parts.chain(std::iter::once(Vec::new()))) {
+        frame.clear();
+        write_frame(&mut frame, sequence, 0, &part)?;
+        file.write_all(&frame)?;
+        bytes += frame.len() as u64;
+    }
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;

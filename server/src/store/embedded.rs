@@ -197,6 +197,7 @@ impl Engine {
             for signal in self.effects.signals.drain(..) {
                 self.hub.tell(&signal);
             }
+            self.snapshot_if_wanted();
             if stop {
                 return;
             }
@@ -249,6 +250,17 @@ impl Engine {
         Ok(())
     }
 
+    fn snapshot_if_wanted(&mut self) {
+        if !self.disk.wants_snapshot() {
+            return;
+        }
+        match self.disk.snapshot(&mut self.queues.snapshot()) {
+            Ok(()) => tracing::info!("a snapshot has taken the place of the log before it"),
+            // The log is as it was, only longer than it need be.
+            Err(error) => tracing::warn!(error = %error, "no snapshot could be written"),
+        }
+    }
+
     fn fail(self, error: &io::Error, replies: Vec<Reply1>) {
         let text = format!("the log cannot be written: {error}");
         tracing::error!(error = %error, "the log cannot be written; the store has stopped");
@@ -258,3 +270,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
