@@ -113,6 +113,54 @@ async fn real_files_are_counted_as_wc_counts_them() {
     }
 }
 
+/// The sources that cargo has put into its registry: thousands of real files, on any machine
+/// that has built this.
+#[tokio::test]
+async fn thousands_of_real_files_are_counted_as_wc_counts_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = std::env::var_os("CARGO_HOME").map_or_else(
+        || Path::new(&std::env::var_os("HOME").unwrap()).join(".cargo"),
+        Into::into,
+    );
+    let pattern = registry.join("registry/src/*/*/src/**/*.rs");
+    let files: Vec<_> = glob::glob(pattern.to_str().unwrap())
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(files.len() >= 5_000, "{} files", files.len());
+    let names: String = files
+        .iter()
+        .map(|file| format!("{}\n", file.display()))
+        .collect();
+    let left = run_with_stdin(dir.path(), &["-j4", "--", "wc", "-l"], names.as_bytes()).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert_eq!(left.stdout.lines().count(), files.len());
+    let counted: u64 = left
+        .stdout
+        .lines()
+        .map(|line| {
+            line.trim()
+                .split(' ')
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
+        .sum();
+    let wc = tokio::process::Command::new("sh")
+        .args(["-c", "xargs -d '\\n' cat < \"$1\" | wc -l", "sh"])
+        .arg({
+            let list = dir.path().join("list");
+            std::fs::write(&list, names).unwrap();
+            list
+        })
+        .output()
+        .await
+        .unwrap();
+    let wanted = String::from_utf8(wc.stdout).unwrap();
+    assert_eq!(counted, wanted.trim().parse::<u64>().unwrap());
+}
+
 #[tokio::test]
 async fn lines_nul_bytes_and_json_are_items() {
     let dir = tempfile::tempdir().unwrap();
