@@ -1,6 +1,6 @@
 //! The HTTP API: parses requests into commands and writes replies.
 //!
-//! No rule of the queue lives here. Every error leaves through [`problem`].
+//! No rule of the queue lives here. Every error leaves through `problem`.
 
 mod access;
 mod body;

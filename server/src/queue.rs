@@ -4,7 +4,7 @@
 //! durable facts that it made true, and signals for those who wait. Nothing in this module does
 //! IO, reads a clock, draws randomness or is `async`; it imports neither tokio, axum nor redis.
 //!
-//! All lasting change goes through [`state::Queue::evolve`], one [`fact::Fact`] at a time, so
+//! All lasting change goes through `state::Queue::evolve`, one [`fact::Fact`] at a time, so
 //! that replaying the facts of a log rebuilds the state. What is not lasting (deadlines, queue
 //! time, what a session was last told) is rebuilt with a fresh deadline for every session: an
 //! outage ends none of them.
