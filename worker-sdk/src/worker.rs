@@ -1,5 +1,6 @@
 //! A worker: takes items from one queue until the queue is over.
 
+mod handling;
 mod heartbeat;
 mod pump;
 mod signals;

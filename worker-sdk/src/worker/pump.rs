@@ -9,23 +9,21 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use gangline_protocol::limits::{
-    PAYLOAD_BYTES_MAX, SESSION_LEASES_MAX, SETTLES_MAX, SPAWN_ITEMS_MAX,
-};
+use gangline_protocol::limits::{SESSION_LEASES_MAX, SETTLES_MAX};
 use gangline_protocol::{
-    ExchangeReply, ExchangeRequest, ItemId, Json, LeaseNumber, LeaseReply, LeaseRequest,
-    LeasedItem, NewItem, QueueUid, SessionId, Settle, SettleOutcome, StopOutcome,
+    ExchangeReply, ExchangeRequest, ItemId, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem,
+    QueueUid, SessionId, Settle,
 };
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::handling::{self, CANCEL_TIME, Finished};
 use super::heartbeat::{Beat, Heart, News};
 use super::signals::Signals;
-use super::{Config, End, Handler, Outcome, end_of, guarded};
+use super::{Config, End, Handler, end_of};
 use crate::client::ClientError;
-use crate::item::{Context, HandlerError, Item, Said};
+use crate::item::Context;
 
 /// Items are leased ahead only if they start within this time.
 const AHEAD: Duration = Duration::from_millis(100);
@@ -49,24 +47,12 @@ const CALL_BYTES: usize = 8 << 20;
 /// How much of the grace period is left for the last settles and the leave.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
 
-/// How long handlers may take to notice that their results are wanted no more.
-const CANCEL_TIME: Duration = Duration::from_secs(5);
-
 /// First and longest wait after a call that was not answered.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
 type Call =
     Pin<Box<dyn Future<Output = (ExchangeRequest, Result<ExchangeReply, ClientError>)> + Send>>;
-
-/// A handler that has ended.
-struct Finished {
-    id: ItemId,
-    attempt: u16,
-    context: Context,
-    took: Duration,
-    outcome: Result<Outcome, JoinError>,
-}
 
 struct Running {
     /// The newest lease of the item: when a session was lost, its items may come back to the
@@ -221,91 +207,27 @@ impl Pump {
 
     fn start(&mut self, item: LeasedItem) {
         let context = Context::default();
-        let (id, attempt) = (item.id, item.attempt);
         let running = Running {
             lease: item.lease,
             cancelled: context.cancelled.clone(),
         };
-        self.running.insert(id, running);
-        self.started.push(id);
-        let limit = item.time_limit_ms.map(Duration::from_millis);
+        self.running.insert(item.id, running);
+        self.started.push(item.id);
         let handler = self.handler.clone();
-        let began = Instant::now();
-        let for_handler = context.clone();
-        let task = tokio::spawn(async move {
-            let cancelled = for_handler.cancelled.clone();
-            let work = guarded(handler, Item::of(item, for_handler));
-            match limit {
-                None => work.await,
-                Some(limit) => with_limit(work, limit, &cancelled).await,
-            }
-        });
-        self.finished.push(Box::pin(async move {
-            let outcome = task.await;
-            let took = began.elapsed();
-            Finished {
-                id,
-                attempt,
-                context,
-                took,
-                outcome,
-            }
-        }));
+        self.finished
+            .push(Box::pin(handling::run(handler, item, context)));
     }
 
-    /// Turns what a handler made of its item into a settle.
+    /// Puts down what a handler made of its item.
     fn note(&mut self, finished: Finished) {
-        let Finished {
-            id,
-            attempt,
-            context,
-            took,
-            outcome,
-        } = finished;
-        let Some(Running { lease, .. }) = self.running.remove(&id) else {
+        let Some(Running { lease, .. }) = self.running.remove(&finished.id) else {
             return;
         };
+        let took = finished.took;
         // A quarter of the newest and three of the older ones: follows a change in a few items.
         let mean = self.handler_time.map_or(took, |mean| (mean * 3 + took) / 4);
         self.handler_time = Some(mean);
-        let mut settle = Settle {
-            id,
-            lease,
-            outcome: SettleOutcome::Done,
-            result: None,
-            error: None,
-            delay_ms: None,
-            spawn: Vec::new(),
-            stop: None,
-        };
-        let outcome =
-            outcome.unwrap_or_else(|error| Err(format!("the handler was ended: {error}").into()));
-        let given_up = self.leaving.is_some() && context.cancelled.is_cancelled();
-        let said = context.take();
-        match outcome.and_then(|result| bounded(result, &said)) {
-            Ok(result) => {
-                settle.result = Some(result);
-                settle.spawn = said.spawn;
-                settle.stop = said.stop;
-            }
-            // Its handler was cut short by us; that is no failure of the item.
-            Err(_) if given_up => settle.outcome = SettleOutcome::Release,
-            Err(error) => {
-                let last = self.config.attempts.is_some_and(|most| attempt >= most);
-                settle.outcome = if error.permanent || last {
-                    SettleOutcome::Dead
-                } else {
-                    SettleOutcome::Retry
-                };
-                if settle.outcome == SettleOutcome::Retry {
-                    let delay = error.delay;
-                    settle.delay_ms =
-                        delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-                }
-                settle.stop = error.stops.then_some(StopOutcome::Failure);
-                settle.error = Some(error.text.into());
-            }
-        }
+        let settle = finished.settle(lease, self.config.attempts, self.leaving.is_some());
         if settle.stop.is_some() {
             self.linger_until = None;
         } else if self.settles.is_empty() {
@@ -503,16 +425,8 @@ impl Pump {
                 && let Some(item) = self.ready.remove(at)
             {
                 // Says that we know; nothing else comes of it.
-                self.settles.push_back(Settle {
-                    id: item.id,
-                    lease: item.lease,
-                    outcome: SettleOutcome::Release,
-                    result: None,
-                    error: None,
-                    delay_ms: None,
-                    spawn: Vec::new(),
-                    stop: None,
-                });
+                self.settles
+                    .push_back(handling::release(item.id, item.lease));
             }
         }
     }
@@ -650,41 +564,5 @@ impl Pump {
             }
             Err(_) => end,
         }
-    }
-}
-
-/// A result that the service would refuse fails its own item, not the call that carries it.
-fn bounded(result: Json, said: &Said) -> Outcome {
-    let bytes = result.get().len();
-    if bytes > PAYLOAD_BYTES_MAX {
-        let text = format!("the result must be at most {PAYLOAD_BYTES_MAX} bytes, got {bytes}");
-        return Err(HandlerError::permanent(text));
-    }
-    if said.spawn.len() > SPAWN_ITEMS_MAX {
-        let count = said.spawn.len();
-        let text = format!("at most {SPAWN_ITEMS_MAX} items may be spawned, got {count}");
-        return Err(HandlerError::permanent(text));
-    }
-    match said.spawn.iter().find_map(NewItem::out_of_bounds) {
-        Some(bound) => Err(HandlerError::permanent(format!("a spawned item: {bound}"))),
-        None => Ok(result),
-    }
-}
-
-/// Ends a handler at its item's time limit: first by its token, then for good.
-async fn with_limit(
-    work: impl Future<Output = Outcome>,
-    limit: Duration,
-    cancelled: &CancellationToken,
-) -> Outcome {
-    tokio::pin!(work);
-    if let Ok(outcome) = tokio::time::timeout(limit, &mut work).await {
-        return outcome;
-    }
-    cancelled.cancel();
-    let text = format!("the time limit of {} ms is over", limit.as_millis());
-    match tokio::time::timeout(CANCEL_TIME, &mut work).await {
-        Ok(Ok(result)) => Ok(result),
-        Ok(Err(_)) | Err(_) => Err(text.into()),
     }
 }
