@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use leader::Candidate;
-pub use service::{Fill, NoService, QueueService, ServiceError};
+pub use service::{Fill, HttpQueueService, NoService, QueueService, ServiceError};
 pub use settings::{Settings, TokenDelivery};
 
 use crate::api::{Job, Pod};

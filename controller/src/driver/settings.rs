@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::leader::Candidate;
 use crate::api::names::GANGLINE_CONTROLLER;
-use crate::plan::Scope;
 use crate::plan::queue::Wrapper;
+use crate::plan::{RetryDelay, Scope};
 
 /// How the controller is set up.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Settings {
     pub retry_base: Duration,
     /// The longest of these waits.
     pub retry_cap: Duration,
+    /// How long failed Pods keep new ones of their Job back.
+    pub pod_retry_delay: RetryDelay,
     /// The election to win before anything is done; without it this controller is the only one.
     pub candidate: Option<Candidate>,
     /// How many Jobs are looked at at a time.
@@ -54,6 +56,7 @@ impl Settings {
             queue_poll: Duration::from_secs(1),
             retry_base: Duration::from_secs(1),
             retry_cap: Duration::from_secs(60),
+            pod_retry_delay: RetryDelay::default(),
             candidate: None,
             concurrency: 5,
             queue_url: queue_url.into(),

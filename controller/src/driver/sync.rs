@@ -156,6 +156,7 @@ impl<Q: QueueService> Syncer<Q> {
             expectations_met: memory.unresolved.is_empty(),
             removals_in_flight: HashSet::new(),
             backoff: memory.backoff,
+            retry_delay: self.settings.pod_retry_delay,
             queue: QueueView::Unread,
             gone: memory.gone.clone(),
             forgiven: memory.forgiven,

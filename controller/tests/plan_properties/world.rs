@@ -9,7 +9,7 @@ use gangline_controller::plan::account::Outcome;
 use gangline_controller::plan::conditions;
 use gangline_controller::plan::queue::{Forgiven, WorkerSettings};
 use gangline_controller::plan::{
-    BackoffRecord, FinalizerFirst, Observed, Plan, QueueView, Scope, account, plan,
+    BackoffRecord, FinalizerFirst, Observed, Plan, QueueView, RetryDelay, Scope, account, plan,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -135,6 +135,7 @@ impl World {
             expectations_met: true,
             removals_in_flight: HashSet::new(),
             backoff: self.backoff,
+            retry_delay: RetryDelay::default(),
             queue: QueueView::Unread,
             gone: Vec::new(),
             forgiven: Forgiven::default(),
