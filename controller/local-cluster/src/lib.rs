@@ -76,7 +76,6 @@ impl LocalCluster {
     /// Returns the API as a service in this process, which asks for no token.
     ///
     /// `kube::Client::new(cluster.service(), "default")` is a client of it.
-    #[must_use]
     pub fn service(&self) -> Router {
         api::router(Arc::clone(&self.api))
     }

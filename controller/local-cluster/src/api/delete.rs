@@ -168,7 +168,7 @@ pub(super) fn delete_collection(
         let place = (target.resource, object.namespace(), object.name());
         match delete_object(store, place, options) {
             Ok(Deleted::Gone(object) | Deleted::Going(object)) => {
-                items.push(object.value().clone())
+                items.push(object.value().clone());
             }
             // Somebody else was faster.
             Err(error) if error.is_not_found() => {}

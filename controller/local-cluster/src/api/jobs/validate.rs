@@ -249,7 +249,7 @@ fn indexed(findings: &mut Findings, spec: &JobSpec) {
                 findings.required("spec.maxFailedIndexes", &why);
             }
             Some(limit) => {
-                findings.at_most("spec.maxFailedIndexes", limit, MANY_FAILED_INDEXES_MAX)
+                findings.at_most("spec.maxFailedIndexes", limit, MANY_FAILED_INDEXES_MAX);
             }
         }
         findings.at_most("spec.parallelism", parallelism, MANY_PARALLELISM_MAX);
