@@ -219,7 +219,7 @@ async fn a_deleted_job_takes_its_pods_along(cluster: &Cluster) {
         };
         in_time(
             "two ready",
-            await_condition(cluster.jobs.clone(), name, active),
+            Box::pin(await_condition(cluster.jobs.clone(), name, active)),
         )
         .await
         .unwrap();
@@ -408,7 +408,7 @@ async fn all() {
     a_watch_goes_on_where_a_list_was_read(&cluster).await;
     jobs_of_every_kind_come_to_their_end(&cluster).await;
     a_work_queue_makes_no_pods_after_the_first_success(&cluster).await;
-    a_deleted_job_takes_its_pods_along(&cluster).await;
+    Box::pin(a_deleted_job_takes_its_pods_along(&cluster)).await;
     an_orphaned_pod_stays(&cluster).await;
 
     stop.cancel();
