@@ -66,6 +66,9 @@ impl fmt::Display for ConfigKind {
     }
 }
 
+/// The values of a config map or secret by key.
+pub type ConfigData = BTreeMap<String, Vec<u8>>;
+
 /// What the kubelet needs of the API server.
 pub trait PodApi: Send + Sync + 'static {
     /// All Pods of this node, then every change; `Deleted` carries the uid.
@@ -82,7 +85,7 @@ pub trait PodApi: Send + Sync + 'static {
         namespace: &str,
         kind: ConfigKind,
         name: &str,
-    ) -> BoxFuture<'_, io::Result<Option<BTreeMap<String, Vec<u8>>>>> {
+    ) -> BoxFuture<'_, io::Result<Option<ConfigData>>> {
         let _ = (namespace, kind, name);
         async { Ok(None) }.boxed()
     }

@@ -8,13 +8,13 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector, P
 
 use super::expansion::expand;
 use super::quantity;
-use super::{ConfigKind, PodApi};
+use super::{ConfigData, ConfigKind, PodApi};
 
 /// The address of every Pod and of the node: processes share the machine's network.
 pub(super) const HOST_IP: &str = "127.0.0.1";
 
 /// Config maps and secrets by kind and name; `None` for one that does not exist.
-pub(super) type Configs = BTreeMap<(ConfigKind, String), Option<BTreeMap<String, Vec<u8>>>>;
+pub(super) type Configs = BTreeMap<(ConfigKind, String), Option<ConfigData>>;
 
 /// Why a container cannot be started yet: what it refers to is not there.
 pub(super) type Missing = String;

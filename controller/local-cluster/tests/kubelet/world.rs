@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use gangline_local_cluster::kubelet::{
-    BackOff, Config, ConfigKind, Kubelet, LogOptions, PodApi, PodEvent, Run,
+    BackOff, Config, ConfigData, ConfigKind, Kubelet, LogOptions, PodApi, PodEvent, Run,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
@@ -28,7 +28,7 @@ pub(crate) struct Fake {
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodEvent>>>,
     /// Every status that was written, by Pod.
     written: Mutex<HashMap<String, Vec<PodStatus>>>,
-    configs: Mutex<BTreeMap<(ConfigKind, String), BTreeMap<String, Vec<u8>>>>,
+    configs: Mutex<BTreeMap<(ConfigKind, String), ConfigData>>,
     changed: watch::Sender<()>,
 }
 
@@ -184,7 +184,7 @@ impl PodApi for Fake {
         _namespace: &str,
         kind: ConfigKind,
         name: &str,
-    ) -> BoxFuture<'_, io::Result<Option<BTreeMap<String, Vec<u8>>>>> {
+    ) -> BoxFuture<'_, io::Result<Option<ConfigData>>> {
         let found = self
             .configs
             .lock()
