@@ -389,10 +389,8 @@ async fn all() {
         .into_owned();
     let config = Config {
         kubelet: kubelet::Config {
-            root: root.path().into(),
-            supervisor: vec![me, "supervise".into()],
             inherit: true,
-            log_max: 1 << 20,
+            ..kubelet::Config::new(root.path().into(), vec![me, "supervise".into()])
         },
     };
     let local = std::sync::Arc::new(LocalCluster::open(config).unwrap());
@@ -420,9 +418,11 @@ async fn all() {
 }
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1).peekable();
-    if args.next_if(|arg| arg == "supervise").is_some() {
-        return supervisor::main(args);
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == "supervise")
+    {
+        return supervisor::main();
     }
     tokio::runtime::Runtime::new().unwrap().block_on(all());
     ExitCode::SUCCESS

@@ -250,17 +250,6 @@ impl ApiError {
         Self::new(code, "RequestEntityTooLarge", message, json!({}))
     }
 
-    pub(crate) fn internal(message: String) -> Self {
-        let code = StatusCode::INTERNAL_SERVER_ERROR;
-        let details = json!({ "causes": [{ "message": message }] });
-        Self::new(
-            code,
-            "InternalError",
-            format!("Internal error occurred: {message}"),
-            details,
-        )
-    }
-
     pub(crate) fn is_not_found(&self) -> bool {
         self.code == StatusCode::NOT_FOUND
     }

@@ -1,14 +1,17 @@
 //! The logs of Pods, which the kubelet keeps.
 
-use std::io;
+use std::convert::Infallible;
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use http::header;
 use serde_json::Value;
 
 use super::Api;
 use super::error::{ApiError, Result};
 use super::target::{Parameters, Target, is_on, number};
+use crate::kubelet::LogOptions;
 use crate::objects::resource::Resource;
 
 pub(super) fn read(
@@ -20,22 +23,18 @@ pub(super) fn read(
     let pod = api.store.get(Resource::Pods, target.namespace(), name);
     let pod = pod.ok_or_else(|| ApiError::not_found(Resource::Pods, name))?;
     let container = container(pod.value(), name, &parameters.container)?;
-    let tail = number("tailLines", &parameters.tail_lines)?;
-    let lines = match api.kubelet.logs(pod.uid(), container, tail) {
-        Ok(lines) => lines,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(ApiError::bad_request(format!(
-                "container {container:?} in pod {name:?} is waiting to start: ContainerCreating"
-            )));
-        }
-        Err(error) => {
-            return Err(ApiError::internal(format!(
-                "failed to read the log: {error}"
-            )));
-        }
+    let options = LogOptions {
+        follow: is_on(&parameters.follow),
+        tail_lines: number("tailLines", &parameters.tail_lines)?,
+        since: None,
+        timestamps: is_on(&parameters.timestamps),
+        limit_bytes: number("limitBytes", &parameters.limit_bytes)?,
+        previous: is_on(&parameters.previous),
     };
-    let text = text(&lines, is_on(&parameters.timestamps));
-    Ok(([(header::CONTENT_TYPE, "text/plain")], text).into_response())
+    let text = api.kubelet.logs(pod.uid(), container, options);
+    let text = text.map_err(|error| ApiError::bad_request(format!("{error} in pod {name:?}")))?;
+    let body = Body::from_stream(text.map(Ok::<_, Infallible>));
+    Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
 }
 
 fn container<'a>(pod: &'a Value, pod_name: &str, asked: &'a str) -> Result<&'a str> {
@@ -55,43 +54,5 @@ fn container<'a>(pod: &'a Value, pod_name: &str, asked: &'a str) -> Result<&'a s
         (asked, _) => Err(ApiError::bad_request(format!(
             "container {asked} is not valid for pod {pod_name}"
         ))),
-    }
-}
-
-/// Makes what the program wrote of lines `TIME STREAM TAG TEXT`; the tag P says that the line goes on.
-fn text(lines: &[String], with_times: bool) -> String {
-    let mut text = String::new();
-    let mut begins = true;
-    for line in lines {
-        let mut parts = line.splitn(4, ' ');
-        let (time, _, tag) = (parts.next(), parts.next(), parts.next());
-        if with_times && begins {
-            text.push_str(time.unwrap_or_default());
-            text.push(' ');
-        }
-        text.push_str(parts.next().unwrap_or_default());
-        begins = tag != Some("P");
-        if begins {
-            text.push('\n');
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_in_parts_come_together() {
-        let lines = [
-            "t1 stdout F one two",
-            "t2 stderr P th",
-            "t3 stderr F ree",
-            "t4 stdout F ",
-        ];
-        let lines = lines.map(str::to_owned);
-        assert_eq!(text(&lines, false), "one two\nthree\n\n");
-        assert_eq!(text(&lines, true), "t1 one two\nt2 three\nt4 \n");
     }
 }

@@ -108,6 +108,9 @@ pub(crate) struct Parameters {
     pub(crate) container: String,
     pub(crate) tail_lines: String,
     pub(crate) timestamps: String,
+    pub(crate) follow: String,
+    pub(crate) previous: String,
+    pub(crate) limit_bytes: String,
 }
 
 impl Parameters {

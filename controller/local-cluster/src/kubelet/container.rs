@@ -1,0 +1,305 @@
+//! One container: its runs, one after the other, until its restart policy says that it is over.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::sync::watch;
+
+use super::back_off::Pace;
+use super::environment::{Environment, Sources, gather};
+use super::logs::last_lines;
+use super::pod::{Life, Place, Stop};
+use super::run::{Exit, Identity, Run, Runs, descendants};
+use super::status::State;
+use super::supervisor::Spec;
+use super::supervisors::{Link, Start};
+use super::{environment, images};
+
+/// How often the end of a run of an earlier server is looked for: often at first, for those that end with that server.
+const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// How often a container asks again for what its environment refers to.
+const CONFIG_RETRY: Duration = Duration::from_secs(1);
+
+/// When a container is run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl Policy {
+    fn again(self, exit: &Exit) -> bool {
+        match self {
+            Self::Always => true,
+            Self::OnFailure => exit.code != 0,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Follows a container to its end; returns how its last run ended, or nothing if it was stopped before it began.
+pub(super) async fn follow(
+    life: &Life,
+    place: Place,
+    policy: Policy,
+    mut stop: watch::Receiver<Option<Stop>>,
+) -> Option<Exit> {
+    let mut own = Own::find(life, place)?;
+    let mut pace = Pace::after(life.node.config.back_off, own.number);
+    loop {
+        let exit = own.run(&mut stop).await?;
+        let exit = explain(own.container, &own.runs.get(own.number), exit);
+        own.show(State::Ended(exit.clone()));
+        if !policy.again(&exit) || stop.borrow().is_some() {
+            return Some(exit);
+        }
+        let wait = pace.next(exit.finished.duration_since(exit.started).unsigned_abs());
+        let since = Timestamp::now().duration_since(exit.finished);
+        let left = wait.saturating_sub(Duration::try_from(since).unwrap_or_default());
+        if !left.is_zero() {
+            let waiting = State::Waiting {
+                reason: "CrashLoopBackOff",
+                message: Some(format!(
+                    "back-off {} restarting failed container={} pod={}",
+                    humane(wait),
+                    own.container.name,
+                    life.full_name()
+                )),
+            };
+            life.show(place, waiting, Some(exit.clone()), own.number);
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                _ = stop.wait_for(Option::is_some) => {
+                    own.show(State::Ended(exit.clone()));
+                    return Some(exit);
+                }
+            }
+        }
+        own.last = Some(exit);
+        own.number += 1;
+    }
+}
+
+/// `1m20s`, as Go prints a duration.
+fn humane(wait: Duration) -> String {
+    match (wait.as_secs() / 60, wait.as_secs() % 60) {
+        (0, _) => format!("{}s", wait.as_secs_f64()),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+/// What a container has come to.
+struct Own<'a> {
+    life: &'a Life,
+    place: Place,
+    container: &'a Container,
+    runs: Runs,
+    /// The present run, which is the number of restarts too.
+    number: u32,
+    last: Option<Exit>,
+}
+
+impl<'a> Own<'a> {
+    /// Takes up where an earlier server has left off.
+    fn find(life: &'a Life, place: Place) -> Option<Self> {
+        let container = life.container(place)?;
+        let runs = Runs::of(&life.node.config.root, life.uid(), &container.name);
+        let number = runs.newest().unwrap_or(0);
+        Some(Self {
+            life,
+            place,
+            container,
+            number,
+            last: number
+                .checked_sub(1)
+                .and_then(|before| runs.get(before).exit()),
+            runs,
+        })
+    }
+
+    fn show(&self, state: State) {
+        self.life
+            .show(self.place, state, self.last.clone(), self.number);
+    }
+
+    /// Starts the run, or finds its supervisor again, and waits for its end. Nothing if it is stopped before it begins.
+    async fn run(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Option<Exit> {
+        let run = self.runs.get(self.number);
+        if let Some(exit) = run.exit() {
+            return Some(exit);
+        }
+        if run.supervisor().is_none() {
+            let spec = self.prepare(stop).await?;
+            let permit = tokio::select! {
+                permit = self.life.node.supervisors.permit() => permit,
+                _ = stop.wait_for(Option::is_some) => return None,
+            };
+            let started = match self.runs.create(self.number) {
+                Ok(run) => self.life.node.supervisors.start(permit, &run, spec).await,
+                Err(error) => Err(error),
+            };
+            match started {
+                Ok(Start::Running(link, at)) => {
+                    self.show(State::Running(at));
+                    return Some(attend(self.life, &run, link, stop).await);
+                }
+                Ok(Start::Ended(exit)) => return Some(exit),
+                Ok(Start::Taken) => {}
+                Err(error) => {
+                    let exit = Exit::without_program(128, "StartError", error.to_string());
+                    let _ = run.record(&exit);
+                    return Some(exit);
+                }
+            }
+        }
+        self.show(State::Running(run.started().unwrap_or_else(Timestamp::now)));
+        Some(look_after(&run, stop).await)
+    }
+
+    /// Resolves what the container is to run; waits for what is missing. Nothing if it is stopped meanwhile.
+    async fn prepare(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Option<Spec> {
+        loop {
+            if stop.borrow().is_some() {
+                return None;
+            }
+            match spec(self.life, self.container).await {
+                Ok(spec) => return Some(spec),
+                Err(message) => self.show(State::Waiting {
+                    reason: "CreateContainerConfigError",
+                    message: Some(message),
+                }),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(CONFIG_RETRY) => {}
+                _ = stop.wait_for(Option::is_some) => return None,
+            }
+        }
+    }
+}
+
+async fn spec(life: &Life, container: &Container) -> Result<Spec, environment::Missing> {
+    let (config, api) = (&life.node.config, &*life.node.api);
+    let configs = gather(api, &life.pod, container)
+        .await
+        .map_err(|error| error.to_string())?;
+    let linked = life
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.enable_service_links);
+    let services = if linked == Some(false) {
+        Vec::new()
+    } else {
+        api.services(life.namespace())
+            .await
+            .map_err(|error| error.to_string())?
+    };
+    let image = container
+        .image
+        .as_deref()
+        .and_then(|name| images::find(&config.images, name));
+    let env = Environment::new(Sources {
+        pod: &life.pod,
+        container,
+        image: image.map(|image| image.env.clone()).unwrap_or_default(),
+        services,
+        configs: &configs,
+    })?;
+    let argv = images::argv(container, &config.images).unwrap_or_default();
+    Ok(Spec {
+        argv: argv.iter().map(|word| env.expand(word)).collect(),
+        env: env.into_pairs(),
+        cwd: container.working_dir.as_ref().map(Into::into),
+        inherit: config.inherit,
+        log_max: config.log_max,
+        bound: config.bound,
+    })
+}
+
+/// Waits for the end of a run of this server.
+async fn attend(
+    life: &Life,
+    run: &Run,
+    mut link: Link,
+    stop: &mut watch::Receiver<Option<Stop>>,
+) -> Exit {
+    let mut line = Vec::new();
+    let mut asked = None;
+    loop {
+        let wanted = stop.borrow_and_update().as_ref().map(|stop| stop.grace);
+        if let Some(grace) = wanted.filter(|_| wanted != asked) {
+            asked = wanted;
+            link.stop(grace).await;
+        }
+        tokio::select! {
+            exit = link.wait(&mut line) => return match exit {
+                Some(exit) => {
+                    life.node.supervisors.give_back(link);
+                    exit
+                }
+                None => run.exit().unwrap_or_else(|| lost(run)),
+            },
+            Ok(()) = stop.changed() => {}
+        }
+    }
+}
+
+/// Waits for the end of a run that an earlier server has started.
+async fn look_after(run: &Run, stop: &mut watch::Receiver<Option<Stop>>) -> Exit {
+    let mut asked = None;
+    let mut pause = POLL.0;
+    loop {
+        let known = run.supervisor().filter(Identity::alive);
+        // In this order: the supervisor writes the end before it goes.
+        if let Some(exit) = run.exit() {
+            return exit;
+        }
+        let Some(known) = known else {
+            return lost(run);
+        };
+        let wanted = stop.borrow_and_update().as_ref().map(|stop| stop.grace);
+        if let Some(grace) = wanted.filter(|_| wanted != asked) {
+            asked = wanted;
+            let _ = run.set_grace(grace);
+            // This supervisor has no other run: its kubelet is gone.
+            let _ = kill(Pid::from_raw(known.pid), Signal::SIGTERM);
+            pause = POLL.0;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(POLL.1),
+            Ok(()) = stop.changed() => {}
+        }
+    }
+}
+
+/// The end of a run whose supervisor was killed: nobody knows the program's own, so it is made certain.
+fn lost(run: &Run) -> Exit {
+    if let Some(program) = run.program().filter(Identity::alive) {
+        let family = descendants(program.pid);
+        let _ = killpg(Pid::from_raw(program.pid), Signal::SIGKILL);
+        for pid in family {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+    let mut exit = Exit::without_program(
+        137,
+        "ContainerStatusUnknown",
+        "the supervisor of the container was killed".to_owned(),
+    );
+    exit.started = run.started().unwrap_or(exit.started);
+    let _ = run.record(&exit);
+    exit
+}
+
+/// Adds the end of the log to a failure, where the container wants that.
+fn explain(container: &Container, run: &Run, mut exit: Exit) -> Exit {
+    let wanted = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    if wanted && exit.code != 0 && exit.message.is_none() {
+        exit.message = last_lines(run.dir());
+    }
+    exit
+}
