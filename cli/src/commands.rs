@@ -3,9 +3,11 @@
 mod connect;
 mod exec;
 mod input;
+mod local;
 mod queue;
 mod run;
 mod server;
+mod up;
 mod work;
 
 use std::process::ExitCode;
@@ -14,12 +16,15 @@ use clap::Subcommand;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::Error;
+pub(crate) use local::SUPERVISE;
 
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a program for every item, with parallel workers on this machine
     Run(Box<run::Args>),
+    /// Run the queue service, a local cluster and the Job controller, until stopped
+    Up(up::Args),
     /// Run the queue service
     Server(server::Args),
     /// Be a worker: run a program for the items of a queue
@@ -32,6 +37,7 @@ impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
         match self {
             Self::Run(args) => runtime()?.block_on(run::run(*args)),
+            Self::Up(args) => runtime()?.block_on(up::run(args)),
             Self::Server(args) => runtime()?.block_on(server::run(args)),
             Self::Work(args) => {
                 work::die_with_parent(&args)?;

@@ -30,7 +30,20 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 ///
 /// What stdout answers; a reader that has gone away is none.
 pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
-    match io::stdout().lock().write_all(bytes) {
+    written(io::stdout().lock().write_all(bytes))
+}
+
+/// Writes what others have to say, as it is.
+///
+/// # Errors
+///
+/// What stderr answers; a reader that has gone away is none.
+pub(crate) fn remark(bytes: &[u8]) -> io::Result<()> {
+    written(io::stderr().lock().write_all(bytes))
+}
+
+fn written(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

@@ -95,7 +95,7 @@ async fn a_worker_that_is_killed_is_replaced_and_its_items_are_done() {
     let left: Left = end_of(start(&job, &results, 60, &program)).await;
     assert_eq!(left.code, Some(0), "{}", left.stderr);
     assert!(
-        left.stderr.contains("was lost (signal: 9"),
+        left.stderr.contains("was lost (exit code 137)"),
         "{}",
         left.stderr
     );
