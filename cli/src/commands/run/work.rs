@@ -73,8 +73,6 @@ impl Work {
                     "gangline.dev/queue": NAME,
                     // Workers are there before the items are.
                     "gangline.dev/scale-to-items": "false",
-                    // The run itself says which items are dead.
-                    "gangline.dev/max-dead-items": i32::MAX.to_string(),
                     "gangline.dev/drain-seconds": GRACE_SECONDS.to_string(),
                 },
             },
