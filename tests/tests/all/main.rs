@@ -5,4 +5,5 @@
 mod cli;
 mod conformance;
 mod crashes;
+mod dashboard;
 mod worker;
