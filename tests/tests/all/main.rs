@@ -6,4 +6,5 @@ mod cli;
 mod conformance;
 mod crashes;
 mod dashboard;
+mod examples;
 mod worker;
