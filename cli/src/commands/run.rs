@@ -3,13 +3,14 @@
 //! The queue service lives in this process, its queue in a directory that a later run can resume.
 //! Workers are processes; one that is lost is replaced, and its items go to the others at once.
 
+mod demo;
 mod feed;
 mod progress;
 mod report;
 mod state;
 mod workers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// Directory that keeps the job; a run with the same directory resumes it
     #[arg(long, env = "GANGLINE_RUN_DIR")]
     data_dir: Option<PathBuf>,
+    /// Show what this does on 200 made-up items; one worker is killed on the way, on purpose
+    #[arg(long, exclusive = true)]
+    demo: bool,
     #[command(flatten)]
     exec: ExecArgs,
 }
@@ -64,6 +68,7 @@ enum Ended {
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
+    let (args, demo) = demo::prepare(args)?;
     let Args {
         input,
         jobs,
@@ -72,6 +77,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         results,
         results_format,
         data_dir,
+        demo: _,
         exec,
     } = args;
     exec.check()?;
@@ -129,9 +135,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         Ok(Ended::Over(certificate)) => {
             job.results.finish().await?;
             if let Some(path) = &results {
-                report::write_results(&job.client, &job.queue, path, results_format).await?;
+                report::write_results(&job.client, &job.queue, &dir.path, path, results_format)
+                    .await?;
             }
             report::summary(&job.client, &job.queue, &certificate, before.counts.done).await;
+            if let Some(demo) = demo {
+                demo.conclude(&job.client, &job.queue, &certificate).await?;
+            }
             let code = super::queue::judge(&certificate, 0);
             if code == ExitCode::SUCCESS {
                 dir.forget_if_new();
@@ -142,6 +152,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         }
         Ok(Ended::Interrupted(code)) => {
             job.results.stop().await?;
+            job.keep_results(&dir, results.as_deref(), results_format)
+                .await;
             dir.note();
             ExitCode::from(code)
         }
@@ -150,6 +162,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             if let Err(error) = job.results.stop().await {
                 output::note(error);
             }
+            job.keep_results(&dir, results.as_deref(), results_format)
+                .await;
             dir.note();
             return Err(error);
         }
@@ -171,6 +185,19 @@ struct Job {
 type Serving = tokio::task::JoinHandle<Result<(), gangline_server::ServeError>>;
 
 impl Job {
+    /// Writes the results that there are although the job is not over.
+    async fn keep_results(&self, dir: &RunDir, file: Option<&Path>, format: ResultsFormat) {
+        let Some(path) = file else { return };
+        let (client, queue) = (&self.client, &self.queue);
+        match report::write_results(client, queue, &dir.path, path, format).await {
+            Ok(count) => output::note(format_args!(
+                "{} has the {count} results so far; going on with the job writes it anew",
+                path.display()
+            )),
+            Err(error) => output::note(error),
+        }
+    }
+
     async fn drive(
         &mut self,
         mut interrupts: tokio::sync::mpsc::UnboundedReceiver<u8>,

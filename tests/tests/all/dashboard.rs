@@ -47,8 +47,11 @@ async fn a_job_is_watched_from_its_start_to_its_certificate() {
         .collect();
     queue.push(&payloads).await;
     page.until(PHASE, |text| text == "open").await;
-    page.until_contains(SENTENCE, "0 % done, 10 items left so far, no worker is here")
-        .await;
+    page.until_contains(
+        SENTENCE,
+        "0 % done, 10 items left so far, no worker is here",
+    )
+    .await;
     until_counts(&mut page, &[("ready", 10), ("leased", 0), ("done", 0)]).await;
 
     let mut alice = queue.open("alice", 4).await;

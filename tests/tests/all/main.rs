@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod bad_input;
 mod cli;
 mod conformance;
 mod crashes;
