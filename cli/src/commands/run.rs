@@ -30,6 +30,9 @@ use workers::Workers;
 /// How often the status is looked at.
 const STEP: Duration = Duration::from_millis(100);
 
+/// How long a service that is going away may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Arguments of `gangline run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -93,7 +96,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     .await?;
     let url = format!("http://{}", server.address());
     let stop_server = CancellationToken::new();
-    let serving = tokio::spawn(server.run(stop_server.clone()));
+    let mut serving = Some(tokio::spawn(server.run(stop_server.clone())));
     let client = Client::new(&url, Some(dir.token.clone()))?;
     let queue: QueueName = "run".parse().map_err(Error::usage)?;
     let before = client.configure(&queue, &SettingsPatch::default()).await;
@@ -128,7 +131,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         client,
         queue,
     };
-    let ended = job.drive(interrupts, serving).await;
+    let mut ended = job.drive(interrupts, &mut serving).await;
+    if let Err(error) = &mut ended
+        && error.is_service_lost()
+        && let Ok(cause) = tokio::time::timeout(LAST_WORDS, served(&mut serving)).await
+    {
+        // The service knows better why it went away than those who miss it.
+        *error = cause;
+    }
     job.workers.end(ended.is_ok()).await;
     job.progress.finish();
     let code = match ended {
@@ -194,14 +204,17 @@ impl Job {
                 "{} has the {count} results so far; going on with the job writes it anew",
                 path.display()
             )),
-            Err(error) => output::note(error),
+            Err(error) => output::note(format_args!(
+                "{} is not written; the job has its results: {error}",
+                path.display()
+            )),
         }
     }
 
     async fn drive(
         &mut self,
         mut interrupts: tokio::sync::mpsc::UnboundedReceiver<u8>,
-        mut serving: Serving,
+        serving: &mut Option<Serving>,
     ) -> Result<Ended, Error> {
         loop {
             tokio::select! {
@@ -217,11 +230,7 @@ impl Job {
                     fed?;
                 }
                 worker = self.workers.lost() => worker?,
-                served = &mut serving => {
-                    let served = served.map_err(|error| Error::new(Kind::ServiceLost, error))?;
-                    served?;
-                    return Err(Error::new(Kind::ServiceLost, "the queue service has stopped"));
-                }
+                error = served(serving) => return Err(error),
                 Some(code) = interrupts.recv() => return Ok(Ended::Interrupted(code)),
             }
         }
@@ -232,6 +241,20 @@ async fn fed(feed: &mut Option<tokio::task::JoinHandle<Result<(), Error>>>) -> R
     match feed {
         Some(task) => task.await.map_err(Error::disk)?,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until the service has ended by itself, and returns why.
+async fn served(serving: &mut Option<Serving>) -> Error {
+    let Some(task) = serving else {
+        return std::future::pending().await;
+    };
+    let end = task.await;
+    *serving = None;
+    match end {
+        Ok(Ok(())) => Error::new(Kind::ServiceLost, "the queue service has stopped"),
+        Ok(Err(error)) => error.into(),
+        Err(error) => Error::new(Kind::ServiceLost, error),
     }
 }
 
