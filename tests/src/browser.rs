@@ -34,6 +34,7 @@ pub struct Browser {
 
 /// Says out loud why a test of the browser does not run, if there is none.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 pub fn is_missing() -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).any(|path| path.join(PROGRAM).exists());

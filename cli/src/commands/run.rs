@@ -179,6 +179,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         }
     };
     stop_server.cancel();
+    if let Some(serving) = serving {
+        // Whoever watches the page gets to see the end. What went wrong now concerns no item.
+        let _ = serving.await;
+    }
     Ok(code)
 }
 

@@ -94,7 +94,9 @@ async function live() {
     onData: showAll,
     onLost(why) {
       connected = false;
-      connection(`connection lost (${why}); trying again`, "lost");
+      const over = shown.size > 0 && [...shown.values()].every((entry) => entry.status.certificate);
+      if (over) connection("the service has ended; this is what it said last", "");
+      else connection(`connection lost (${why}); trying again`, "lost");
     },
   });
   connected = false;

@@ -154,7 +154,7 @@ async fn a_full_disk_ends_a_run_with_74_and_the_resumed_run_has_every_result() {
     let arguments = [
         "run",
         &data_dir,
-        "--range=1..200",
+        "--range=1..120",
         "-j4",
         "--",
         "sh",
@@ -178,14 +178,14 @@ async fn a_full_disk_ends_a_run_with_74_and_the_resumed_run_has_every_result() {
     ];
     check(&first, 74, &words);
     let ran = count_runs(dir.path());
-    assert!((1..200).contains(&ran), "the limit was met after {ran}");
+    assert!((1..120).contains(&ran), "the limit was met after {ran}");
     let file = dir.path().join("results");
     let results = [
         "--results",
         file.to_str().unwrap(),
         "--results-format=ndjson",
     ];
-    let mut again = gangline(&["run", &data_dir, "--range=1..200", "-j4"]);
+    let mut again = gangline(&["run", &data_dir, "--range=1..120", "-j4"]);
     again.args(results).args(&arguments[4..]);
     let left = run(&mut again).await;
     assert_eq!(left.code, Some(0), "{}", left.stderr);
@@ -195,7 +195,7 @@ async fn a_full_disk_ends_a_run_with_74_and_the_resumed_run_has_every_result() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .map(|line| line["id"].as_u64().unwrap())
         .collect();
-    assert_eq!(ids, (1..=200).collect::<Vec<_>>());
+    assert_eq!(ids, (1..=120).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! The dashboard in a real browser.
 
+use gangline_tests::gangline::{end_of, gangline};
 use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 const SENTENCE: &str = "[data-is=sentence]";
 const PHASE: &str = "[data-is=phase]";
@@ -131,6 +133,37 @@ async fn a_job_is_watched_from_its_start_to_its_certificate() {
     }
     page.close().await;
     server.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_of_a_run_shows_its_end_although_the_service_goes_with_it() {
+    if browser::is_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    let program = format!("until test -e {}; do sleep 0.05; done", gate.display());
+    let mut run = gangline(&["run", "--range=1..3", "-j3", "--", "sh", "-c", &program])
+        .env("XDG_STATE_HOME", dir.path())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(run.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).await.unwrap();
+    let (_, url) = line.trim().split_once("watch at ").unwrap();
+    let mut page = Browser::start().await;
+    page.open(url).await;
+    page.until_contains(SENTENCE, "0 % done, 3 items left")
+        .await;
+    until_counts(&mut page, &[("leased", 3)]).await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(end_of(run).await.code, Some(0));
+    page.until(PHASE, |text| text == "drained").await;
+    page.until_contains(SENTENCE, "Over: all 3 items done, in ")
+        .await;
+    page.until_contains(CONNECTION, "the service has ended")
+        .await;
+    page.close().await;
 }
 
 #[tokio::test]
