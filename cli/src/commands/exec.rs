@@ -72,7 +72,8 @@ impl ExecArgs {
     /// Checks before anything is started that the program is there.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.program.is_empty() {
-            return Err(Error::usage("there is no program to run").hint("gangline … -- PROGRAM"));
+            return Err(Error::usage("no program was given to run for the items")
+                .hint("it comes after --, as in: gangline run -a names.txt -- wc -l {}"));
         }
         Template::new(&self.program, self.replace.as_deref(), self.stdin).map_err(Error::usage)?;
         let program = &self.program[0];

@@ -58,7 +58,7 @@ pub(crate) struct Local {
     pub(crate) cluster: kube::Client,
     local_cluster: Arc<LocalCluster>,
     /// Why the queue service has stopped by itself.
-    failure: oneshot::Receiver<ServeError>,
+    failure: Option<oneshot::Receiver<ServeError>>,
     parts: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -112,7 +112,7 @@ impl Local {
             queues,
             cluster,
             local_cluster,
-            failure,
+            failure: Some(failure),
             parts,
             stop,
         })
@@ -130,7 +130,12 @@ impl Local {
 
     /// Waits until the queue service has stopped by itself, and says why.
     pub(crate) async fn failed(&mut self) -> Error {
-        match (&mut self.failure).await {
+        let Some(failure) = &mut self.failure else {
+            return std::future::pending().await;
+        };
+        let said = failure.await;
+        self.failure = None;
+        match said {
             Ok(error) => error.into(),
             Err(_) => Error::new(Kind::ServiceLost, "the queue service has stopped"),
         }

@@ -4,6 +4,7 @@
 //! done becomes a Job; its queue is kept in a directory that a later run can resume, its Pods are
 //! processes that end with the run.
 
+mod demo;
 mod feed;
 mod job;
 mod progress;
@@ -21,6 +22,7 @@ use super::local::{Local, PodLife, Settings};
 use crate::error::{Error, Kind};
 use crate::signals;
 use job::{Logs, Running};
+use queue::Wanted;
 use report::ResultsFormat;
 use state::RunDir;
 use work::Work;
@@ -58,11 +60,15 @@ pub(crate) struct Args {
     /// Directory that keeps the job; a run with the same directory resumes it
     #[arg(long, env = "GANGLINE_RUN_DIR")]
     data_dir: Option<PathBuf>,
+    /// Show what this does on 200 made-up items; one worker is killed on the way, on purpose
+    #[arg(long, exclusive = true)]
+    demo: bool,
     #[command(flatten)]
     exec: ExecArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
+    let (args, demo) = demo::prepare(args)?;
     let Args {
         input,
         manifest,
@@ -72,6 +78,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         results,
         results_format,
         data_dir,
+        demo: _,
         exec,
     } = args;
     let work = match &manifest {
@@ -90,8 +97,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let code = match &work.queue {
         None => run_plain(&mut local, &work, &dir).await,
         Some(spec) => {
-            let results = results.map(|path| (path, results_format));
-            queue::run(&mut local, &work, spec, input, results, &dir).await
+            let wanted = Wanted {
+                input,
+                results: results.map(|path| (path, results_format)),
+                demo,
+            };
+            queue::run(&mut local, &work, spec, wanted, &dir).await
         }
     };
     local.stop().await;

@@ -56,8 +56,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let end = exec::run(worker, program.options()).await;
     match &end {
         End::Over(_) | End::Terminated | End::Interrupted => {}
-        End::ServiceLost(text) | End::CredentialsRefused(text) | End::Misconfigured(text) => {
-            output::note(format_args!("gangline: {text}"));
+        End::ServiceLost(_) | End::CredentialsRefused(_) | End::Misconfigured(_) => {
+            output::note(format_args!("gangline: {end}"));
         }
     }
     Ok(end.into())

@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod bad_input;
 mod cli;
 mod conformance;
 mod crashes;
+mod dashboard;
+mod examples;
 mod worker;

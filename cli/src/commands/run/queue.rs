@@ -10,6 +10,7 @@ use gangline_worker::protocol::{Certificate, Phase, QueueName, QueueStatus, Sett
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
+use super::demo::Demo;
 use super::feed;
 use super::job::{Logs, Running};
 use super::progress::Progress;
@@ -26,6 +27,16 @@ use crate::{output, signals};
 const STEP: Duration = Duration::from_millis(100);
 /// How long the last Pods may take to be gone, beyond the time that the Job gives them.
 const GONE_TIME: Duration = Duration::from_secs(10);
+
+/// How long a service that is going away may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What goes in and out, beside the Job.
+pub(super) struct Wanted {
+    pub(super) input: InputArgs,
+    pub(super) results: Option<(PathBuf, ResultsFormat)>,
+    pub(super) demo: Option<Demo>,
+}
 
 /// How a run has ended.
 enum Ended {
@@ -48,10 +59,14 @@ pub(super) async fn run(
     local: &mut Local,
     work: &Work,
     spec: &QueueSpec,
-    input: InputArgs,
-    results: Option<(PathBuf, ResultsFormat)>,
+    wanted: Wanted,
     dir: &RunDir,
 ) -> Result<ExitCode, Error> {
+    let Wanted {
+        input,
+        results,
+        demo,
+    } = wanted;
     let (client, queue) = (local.queues.clone(), spec.queue.clone());
     let before = prepare(&client, &queue).await?;
     let is_fed = before.phase == Phase::Open && spec.items.is_none();
@@ -79,7 +94,14 @@ pub(super) async fn run(
         client,
         queue,
     };
-    let ended = run.drive(local, interrupts).await;
+    let mut ended = run.drive(local, interrupts).await;
+    if let Err(error) = &mut ended
+        && error.is_service_lost()
+        && let Ok(cause) = tokio::time::timeout(LAST_WORDS, local.failed()).await
+    {
+        // The service knows better why it went away than those who miss it.
+        *error = cause;
+    }
     run.progress.finish();
     if let Some(running) = run.running.take() {
         match &ended {
@@ -91,9 +113,12 @@ pub(super) async fn run(
         Ok(Ended::Over(certificate)) => {
             run.results.finish().await?;
             if let Some((path, format)) = &results {
-                report::write_results(&run.client, &run.queue, path, *format).await?;
+                report::write_results(&run.client, &run.queue, &dir.path, path, *format).await?;
             }
             report::summary(&run.client, &run.queue, &certificate, before.counts.done).await;
+            if let Some(demo) = demo {
+                demo.conclude(&run.client, &run.queue, &certificate).await?;
+            }
             let code = judge(&certificate, spec.max_dead_items);
             if code == ExitCode::SUCCESS {
                 dir.forget_if_new();
@@ -104,6 +129,7 @@ pub(super) async fn run(
         }
         Ok(Ended::Interrupted(code)) => {
             run.results.stop().await?;
+            run.keep_results(dir, results.as_ref()).await;
             dir.note();
             Ok(ExitCode::from(code))
         }
@@ -112,6 +138,7 @@ pub(super) async fn run(
             if let Err(error) = run.results.stop().await {
                 output::note(error);
             }
+            run.keep_results(dir, results.as_ref()).await;
             dir.note();
             Err(error)
         }
@@ -141,6 +168,22 @@ async fn gone(mut running: Running, patience: Duration) {
 }
 
 impl QueueRun {
+    /// Writes the results that there are although the job is not over.
+    async fn keep_results(&self, dir: &RunDir, file: Option<&(PathBuf, ResultsFormat)>) {
+        let Some((path, format)) = file else { return };
+        let (client, queue) = (&self.client, &self.queue);
+        match report::write_results(client, queue, &dir.path, path, *format).await {
+            Ok(count) => output::note(format_args!(
+                "{} has the {count} results so far; going on with the job writes it anew",
+                path.display()
+            )),
+            Err(error) => output::note(format_args!(
+                "{} is not written; the job has its results: {error}",
+                path.display()
+            )),
+        }
+    }
+
     async fn drive(
         &mut self,
         local: &mut Local,
