@@ -8,4 +8,5 @@ mod conformance;
 mod crashes;
 mod dashboard;
 mod examples;
+mod pods;
 mod worker;
