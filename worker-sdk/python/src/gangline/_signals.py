@@ -1,0 +1,62 @@
+"""SIGTERM and SIGINT, heard even while the main thread is in C code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Optional
+
+log = logging.getLogger("gangline")
+
+TOLD = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """Calls ``told`` with the signal's number, on a thread of its own.
+
+    Python runs signal handlers on the main thread between two of its instructions, which may be
+    minutes away; the wakeup descriptor is written to at once.
+    """
+
+    def __init__(self, told: Callable[[int], None]) -> None:
+        self._told = told
+        self._before: dict[int, Any] = {}
+        self._wakeup = -1
+        if threading.current_thread() is not threading.main_thread():
+            log.warning("a worker outside of the main thread cannot listen for SIGTERM")
+            return
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._pid = os.getpid()
+        for number in TOLD:
+            self._before[number] = signal.signal(number, self._ignore)
+        self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, name="gangline-signals", daemon=True).start()
+
+    @staticmethod
+    def _ignore(number: int, frame: Optional[FrameType]) -> None:
+        """Being there keeps the default action away."""
+
+    def _listen(self) -> None:
+        while True:
+            data = self._read.recv(64)
+            if not data:
+                return
+            for number in data:
+                if number in TOLD:
+                    self._told(number)
+
+    def stop(self) -> None:
+        """Puts back what was before; must be called on the main thread to have an effect."""
+        if not self._before or threading.current_thread() is not threading.main_thread():
+            return
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+        self._write.close()
