@@ -13,7 +13,15 @@ from typing import Any, Optional
 
 log = logging.getLogger("gangline")
 
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from gangline._heartbeat import main; main()"
+# The package's own __init__ would import all of it, which takes thrice as long.
+_PROGRAM = """
+import sys, types
+sys.path.insert(0, sys.argv[1])
+package = sys.modules["gangline"] = types.ModuleType("gangline")
+package.__path__ = [sys.argv[2]]
+from gangline._heartbeat import main
+main()
+"""
 
 
 class Heart:
@@ -45,9 +53,10 @@ class Heart:
             self._child.wait()
 
     def _start(self) -> subprocess.Popen[str]:
-        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        package = os.path.dirname(os.path.abspath(__file__))
         # -S and -E: the standard library is all it needs, and starts sooner without the rest.
-        child = subprocess.Popen([sys.executable, "-S", "-E", "-c", _PROGRAM, package],
+        child = subprocess.Popen([sys.executable, "-S", "-E", "-c", _PROGRAM,
+                                  os.path.dirname(package), package],
                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._write(child, self._setting)
         if self._beat is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import ssl
 from collections.abc import Iterable
 from typing import Any, Optional, Union
 from urllib.parse import urlsplit
@@ -123,6 +122,8 @@ class Connection:
         connect = min(CONNECT_SECONDS, timeout)
         made: http.client.HTTPConnection
         if address.secure:
+            import ssl  # Here, since it is slow to load and seldom needed.
+
             made = http.client.HTTPSConnection(address.host, address.port, timeout=connect,
                                                context=ssl.create_default_context())
         else:
