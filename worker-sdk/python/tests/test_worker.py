@@ -202,6 +202,22 @@ class Ends(WithServer):
         self.assertEqual(program.end(), 143, program.stderr)
         self.assertEqual(self.producer.status()["sessions"], 0, "it has taken leave")
 
+    def test_sigterm_to_what_a_handler_has_forked_ends_that_and_not_the_worker(self) -> None:
+        self.fill([1, 2])
+        program = self.program("""
+            import multiprocessing, time
+            from gangline import Worker
+            def handler(item):
+                child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+                child.start()
+                child.terminate()
+                child.join()
+                return child.exitcode
+            Worker.from_env().run(handler)
+        """)
+        self.assertEqual(program.end(), 0, program.stderr)
+        self.assertEqual([result.result for result in self.producer.results()], [-15, -15])
+
     def test_stop_by_the_first_success_ends_all_workers_with_0(self) -> None:
         self.fill(range(100))
         text = """

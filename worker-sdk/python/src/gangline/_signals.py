@@ -32,11 +32,15 @@ class Signals:
             return
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
-        self._pid = os.getpid()
         for number in TOLD:
             self._before[number] = signal.signal(number, self._ignore)
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="gangline-signals", daemon=True).start()
+        # What a handler forks must end at SIGTERM as always, and must not tell it to us: not
+        # even one that comes before the child has put back what was before.
+        self._masks = threading.local()
+        os.register_at_fork(before=self._hold, after_in_parent=self._let,
+                            after_in_child=self._after_fork)
 
     @staticmethod
     def _ignore(number: int, frame: Optional[FrameType]) -> None:
@@ -46,6 +50,7 @@ class Signals:
         while True:
             data = self._read.recv(64)
             if not data:
+                self._read.close()
                 return
             for number in data:
                 if number in TOLD:
@@ -55,8 +60,26 @@ class Signals:
         """Puts back what was before; must be called on the main thread to have an effect."""
         if not self._before or threading.current_thread() is not threading.main_thread():
             return
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._before = {}
+        self._put_back()
         self._write.close()
+
+    def _hold(self) -> None:
+        if self._before:
+            self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+
+    def _let(self) -> None:
+        before = getattr(self._masks, "before", None)
+        if before is not None:
+            self._masks.before = None
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _after_fork(self) -> None:
+        self._put_back()
+        self._let()
+
+    def _put_back(self) -> None:
+        if self._before:
+            signal.set_wakeup_fd(self._wakeup)
+            for number, handler in self._before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            self._before = {}
