@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
@@ -17,14 +18,15 @@ TOLD = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Calls ``told`` with the signal's number, on a thread of its own.
+    """Calls what ``tell`` names with the signal's number, on a thread of its own; a signal that
+    comes before that is kept. They are listened for before a session opens.
 
     Python runs signal handlers on the main thread between two of its instructions, which may be
     minutes away; the wakeup descriptor is written to at once.
     """
 
-    def __init__(self, told: Callable[[int], None]) -> None:
-        self._told = told
+    def __init__(self) -> None:
+        self._told: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._before: dict[int, Any] = {}
         self._wakeup = -1
         if threading.current_thread() is not threading.main_thread():
@@ -42,6 +44,17 @@ class Signals:
         os.register_at_fork(before=self._hold, after_in_parent=self._let,
                             after_in_child=self._after_fork)
 
+    def tell(self, told: Callable[[int], None]) -> None:
+        """Says what to call."""
+        def run() -> None:
+            while True:
+                number = self._told.get()
+                if number == 0:
+                    return
+                told(number)
+
+        threading.Thread(target=run, name="gangline-told", daemon=True).start()
+
     @staticmethod
     def _ignore(number: int, frame: Optional[FrameType]) -> None:
         """Being there keeps the default action away."""
@@ -51,10 +64,11 @@ class Signals:
             data = self._read.recv(64)
             if not data:
                 self._read.close()
+                self._told.put(0)
                 return
             for number in data:
                 if number in TOLD:
-                    self._told(number)
+                    self._told.put(number)
 
     def stop(self) -> None:
         """Puts back what was before; must be called on the main thread to have an effect."""

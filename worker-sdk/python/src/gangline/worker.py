@@ -82,8 +82,9 @@ class Worker:
         ``with item:`` for a worker that lives on. A loop left by ``break`` leaves the queue,
         which is not over then.
         """
+        signals = Signals()
         pump = Pump(self._config, self._config.concurrency)
-        loop = _Loop(pump)
+        loop = _Loop(pump, signals)
         item: Optional[Item] = None
         try:
             while True:
@@ -139,8 +140,9 @@ class Worker:
         return self._run(Batches(handler, size, max_wait, count), size * count)
 
     def _run(self, hands: Hands, count: int) -> End:
+        signals = Signals()
         pump = Pump(self._config, count, hands.overtime)
-        signals = Signals(pump.told)
+        signals.tell(pump.told)
         try:
             hands.start(pump)
             end = pump.wait()
@@ -157,9 +159,10 @@ class _Loop:
     """What is around a ``for`` loop: signals, the exception that leaves it, and an end under a
     body that does not heed it."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Pump, signals: Signals) -> None:
         self._pump = pump
-        self._signals = Signals(pump.told)
+        self._signals = signals
+        signals.tell(pump.told)
         self._heard = threading.Event()
         self._outside = threading.Event()
         self._hook_before = sys.excepthook
