@@ -42,6 +42,8 @@ pub(super) struct Workers {
     started: u64,
     pids: Vec<(WorkerName, Pid)>,
     running: FuturesUnordered<JoinHandle<Exited>>,
+    /// One that has gone, until everything that follows from it is done.
+    gone: Option<Exited>,
     lost: VecDeque<Instant>,
 }
 
@@ -65,35 +67,48 @@ impl Workers {
             started: 0,
             pids: Vec::new(),
             running: FuturesUnordered::new(),
+            gone: None,
             lost: VecDeque::new(),
         }
     }
 
     /// Starts what is missing, waits until a worker has gone before the end, and makes its items
-    /// somebody else's.
+    /// somebody else's. A wait that is broken off goes on at the next call.
     pub(super) async fn lost(&mut self) -> Result<(), Error> {
         for jobs in std::mem::take(&mut self.to_start) {
             self.start(jobs)?;
         }
-        let Some(exited) = self.running.next().await else {
-            return std::future::pending().await;
+        if self.gone.is_none() {
+            let Some(exited) = self.running.next().await else {
+                return std::future::pending().await;
+            };
+            self.gone = Some(exited.map_err(Error::disk)?);
+        }
+        let Some(Exited { name, jobs, status }) = &self.gone else {
+            return Ok(());
         };
-        let Exited { name, jobs, status } = exited.map_err(Error::disk)?;
-        self.pids.retain(|(running, _)| *running != name);
-        let status = status.map_err(|error| Error::disk(format!("worker {name}: {error}")))?;
+        self.pids.retain(|(running, _)| running != name);
+        let status = status
+            .as_ref()
+            .map_err(|error| Error::disk(format!("worker {name}: {error}")))?;
         match status.code() {
             // The queue is over, as everybody will see.
-            Some(0 | 70) => return Ok(()),
+            Some(0 | 70) => {
+                self.gone = None;
+                return Ok(());
+            }
             Some(code @ (2 | 77)) => {
                 let text = format!("worker {name} could not start: exit code {code}");
                 return Err(Error::new(Kind::Failed, text));
             }
             Some(_) | None => {}
         }
-        self.client.revoke(&self.queue, &name, true).await?;
+        self.client.revoke(&self.queue, name, true).await?;
         output::note(format_args!(
             "gangline: worker {name} was lost ({status}); starting another"
         ));
+        let jobs = *jobs;
+        self.gone = None;
         let now = Instant::now();
         self.lost.push_back(now);
         while self.lost.front().is_some_and(|at| now - *at > LOST_SPAN) {
