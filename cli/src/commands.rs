@@ -35,7 +35,12 @@ impl Command {
             Self::Server(args) => runtime()?.block_on(server::run(args)),
             Self::Work(args) => {
                 work::die_with_parent(&args)?;
-                runtime()?.block_on(work::run(args))
+                // One thread does it all: a worker's own work is little, and each hand-over to
+                // another thread would cost more. It runs as a task, since waking the future that
+                // a runtime blocks on takes a system call.
+                let runtime = started(Builder::new_current_thread())?;
+                let work = runtime.spawn(work::run(args));
+                runtime.block_on(work).map_err(Error::disk)?
             }
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }
@@ -43,7 +48,11 @@ impl Command {
 }
 
 fn runtime() -> Result<Runtime, Error> {
-    Builder::new_multi_thread()
+    started(Builder::new_multi_thread())
+}
+
+fn started(mut builder: Builder) -> Result<Runtime, Error> {
+    builder
         .enable_all()
         .build()
         .map_err(|error| Error::disk(format!("cannot start threads: {error}")))
