@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod connect;
 mod exec;
 mod input;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Server(server::Args),
     /// Be a worker: run a program for the items of a queue
     Work(work::Args),
+    /// Measure a live queue service
+    Bench(bench::Args),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -42,6 +45,7 @@ impl Command {
                 let work = runtime.spawn(work::run(args));
                 runtime.block_on(work).map_err(Error::disk)?
             }
+            Self::Bench(args) => runtime()?.block_on(bench::run(args)),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }
     }
