@@ -38,10 +38,15 @@ impl Command {
             Self::Server(args) => runtime()?.block_on(server::run(args)),
             Self::Work(args) => {
                 work::die_with_parent(&args)?;
-                // One thread does it all: a worker's own work is little, and each hand-over to
-                // another thread would cost more. It runs as a task, since waking the future that
-                // a runtime blocks on takes a system call.
-                let runtime = started(Builder::new_current_thread())?;
+                // With one program at a time one thread does it all: handing over to another
+                // would cost more than it does. With more, each start blocks a thread for as long
+                // as the program takes to be loaded, and the others go on meanwhile.
+                let runtime = started(if args.jobs() == 1 {
+                    Builder::new_current_thread()
+                } else {
+                    Builder::new_multi_thread()
+                })?;
+                // As a task, since waking the future that a runtime blocks on takes a system call.
                 let work = runtime.spawn(work::run(args));
                 runtime.block_on(work).map_err(Error::disk)?
             }

@@ -28,6 +28,13 @@ pub(crate) struct Args {
     exec: ExecArgs,
 }
 
+impl Args {
+    /// Returns how many programs may run at a time.
+    pub(crate) fn jobs(&self) -> u16 {
+        self.jobs
+    }
+}
+
 /// Asks for SIGTERM at the end of the parent; before threads exist, since it holds per thread.
 pub(crate) fn die_with_parent(args: &Args) -> Result<(), Error> {
     let Some(parent) = args.parent else {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod bench;
 mod cli;
 mod conformance;
 mod crashes;
