@@ -16,7 +16,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use gangline_protocol::Json;
-use gangline_protocol::limits::PAYLOAD_BYTES_MAX;
+use gangline_protocol::limits::{ERROR_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use serde_json::value::RawValue;
 
 use crate::item::{HandlerError, Item};
@@ -100,8 +100,9 @@ impl Exec {
             .run(self.options.timeout, &item.cancellation())
             .await;
         if let Ended::Exited { stdout, stderr, .. } = &ended {
-            let bytes = stdout.len().max(stderr.len());
-            self.quiet.store(bytes <= QUIET_BYTES, Ordering::Relaxed);
+            // Of stderr only the end is kept: what nearly fills that may have been much more.
+            let quiet = stdout.len() <= QUIET_BYTES && stderr.len() < ERROR_BYTES_MAX / 2;
+            self.quiet.store(quiet, Ordering::Relaxed);
         }
         match ended {
             Ended::Exited {

@@ -94,7 +94,7 @@ impl Program<'_> {
         };
         let ended = tokio::select! {
             ended = watch(&mut child, stdin, quiet, stdout, stderr) => {
-                ended.unwrap_or_else(|TooMuch| Ended::TooMuch)
+                ended.unwrap_or(Ended::TooMuch)
             }
             () = limit => Ended::TooLong(timeout.unwrap_or_default()),
             () = cancelled.cancelled() => Ended::Cancelled,
