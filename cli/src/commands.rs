@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod connect;
 mod exec;
 mod input;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Server(server::Args),
     /// Be a worker: run a program for the items of a queue
     Work(work::Args),
+    /// Measure a live queue service
+    Bench(bench::Args),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -40,16 +43,30 @@ impl Command {
             Self::Up(args) => runtime()?.block_on(up::run(args)),
             Self::Server(args) => runtime()?.block_on(server::run(args)),
             Self::Work(args) => {
-                work::die_with_parent(&args)?;
-                runtime()?.block_on(work::run(args))
+                // With one program at a time one thread does it all: handing over to another
+                // would cost more than it does. With more, each start blocks a thread for as long
+                // as the program takes to be loaded, and the others go on meanwhile.
+                let runtime = started(if args.jobs() == 1 {
+                    Builder::new_current_thread()
+                } else {
+                    Builder::new_multi_thread()
+                })?;
+                // As a task, since waking the future that a runtime blocks on takes a system call.
+                let work = runtime.spawn(work::run(args));
+                runtime.block_on(work).map_err(Error::disk)?
             }
+            Self::Bench(args) => runtime()?.block_on(bench::run(args)),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }
     }
 }
 
 fn runtime() -> Result<Runtime, Error> {
-    Builder::new_multi_thread()
+    started(Builder::new_multi_thread())
+}
+
+fn started(mut builder: Builder) -> Result<Runtime, Error> {
+    builder
         .enable_all()
         .build()
         .map_err(|error| Error::disk(format!("cannot start threads: {error}")))

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bad_input;
+mod bench;
 mod cli;
 mod conformance;
 mod crashes;
