@@ -95,7 +95,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     })
     .await?;
     let code = match &work.queue {
-        None => run_plain(&mut local, &work, &dir).await,
+        None => run_plain(&mut local, &work).await,
         Some(spec) => {
             let wanted = Wanted {
                 input,
@@ -106,6 +106,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         }
     };
     local.stop().await;
+    if work.queue.is_none() {
+        // Nothing of such a Job can be resumed.
+        dir.forget_if_new();
+    }
     code
 }
 
@@ -136,12 +140,9 @@ fn check_input(work: &Work, input: &InputArgs, stdin_is_manifest: bool) -> Resul
 }
 
 /// Runs a Job as Kubernetes knows it: what its Pods write is its result.
-async fn run_plain(local: &mut Local, work: &Work, dir: &RunDir) -> Result<ExitCode, Error> {
+async fn run_plain(local: &mut Local, work: &Work) -> Result<ExitCode, Error> {
     let mut interrupts = signals::interrupts()?;
-    let job = work.create(&local.cluster).await;
-    // Nothing of such a Job can be resumed.
-    dir.forget_if_new();
-    let job = job?;
+    let job = work.create(&local.cluster).await?;
     let mut running = Running::follow(&local.cluster, &job, Logs::Stdout);
     let ended = tokio::select! {
         ended = running.ended() => ended?,
