@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod connect;
+mod controller;
 mod exec;
 mod input;
 mod queue;
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Run(Box<run::Args>),
     /// Run the queue service
     Server(server::Args),
+    /// Run Jobs on a Kubernetes cluster, with or without queues
+    Controller(controller::Args),
     /// Be a worker: run a program for the items of a queue
     Work(work::Args),
     #[command(flatten)]
@@ -33,6 +36,7 @@ impl Command {
         match self {
             Self::Run(args) => runtime()?.block_on(run::run(*args)),
             Self::Server(args) => runtime()?.block_on(server::run(args)),
+            Self::Controller(args) => runtime()?.block_on(controller::run(args)),
             Self::Work(args) => {
                 work::die_with_parent(&args)?;
                 runtime()?.block_on(work::run(args))
