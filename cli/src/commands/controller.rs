@@ -167,6 +167,10 @@ fn leading_number(text: &str) -> Option<u32> {
 }
 
 /// Returns a name that no other controller has, and that tells people where this one runs.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is made once, and nothing is decided by it"
+)]
 fn identity() -> String {
     let host = gethostname().ok().and_then(|host| host.into_string().ok());
     format!(

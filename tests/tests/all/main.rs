@@ -4,5 +4,6 @@
 
 mod cli;
 mod conformance;
+mod controller;
 mod crashes;
 mod worker;
