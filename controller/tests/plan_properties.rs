@@ -173,6 +173,22 @@ fn the_plan_comes_to_rest() {
     try_on_many("comes to rest", World::comes_to_rest);
 }
 
+/// Wherever the controller is stopped between listing the Pod and counting it.
+#[test]
+fn a_pod_that_was_listed_as_failed_and_then_exits_0_is_counted_once() {
+    for writes in 0..8 {
+        let mut world = World::new(&json!({ "parallelism": 1, "completions": 2 }));
+        world.sync(Stop::Never);
+        world.start(0);
+        world.delete(0);
+        world.sync(Stop::After(writes));
+        world.reap(0, 0);
+        world.sync(Stop::Never);
+        world.check();
+        world.run_to_its_end();
+    }
+}
+
 /// What the world holds against a status is what an API server does.
 #[test]
 fn the_rules_of_a_status_are_those_of_the_api() {

@@ -226,10 +226,11 @@ impl World {
             .uncounted_terminated_pods
             .clone()
             .unwrap_or_default();
-        if pod.has_succeeded() && !listed.failed.iter().any(|uid| uid == pod.uid()) {
+        let is_listed = listed.failed.iter().any(|uid| uid == pod.uid());
+        if pod.has_succeeded() && !is_listed {
             self.succeeded += 1;
             self.succeeded_indexes.extend(pod.completion_index());
-        } else if (has_failed || fails_all) && !is_ignored {
+        } else if is_listed || ((has_failed || fails_all) && !is_ignored) {
             self.failed += 1;
         }
     }
