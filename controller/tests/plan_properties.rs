@@ -2,6 +2,7 @@
 //! the controller is stopped between two writes.
 
 #![expect(clippy::unwrap_used, reason = "what a test has set up is there")]
+#![expect(clippy::print_stdout, reason = "a run says on how much it was tried")]
 
 #[path = "plan_properties/status_rules.rs"]
 mod status_rules;

@@ -133,7 +133,7 @@ async fn live_in_trouble(seed: u64) {
             break;
         }
         let pod = &pods[(next_random(&mut random) as usize) % pods.len()];
-        let code = i32::from(next_random(&mut random) % 3 == 0);
+        let code = i32::from(next_random(&mut random).is_multiple_of(3));
         failed += u64::from(code == 1);
         api.finish(pod, code);
         let noticed = |api: &FakeApi| {

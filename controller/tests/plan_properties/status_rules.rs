@@ -170,7 +170,7 @@ impl Rules<'_> {
         let is_completed_sound = is_sound(completed);
         self.refuse(
             "status.completedIndexes",
-            !completed.is_empty() && !(self.new.is_indexed() && is_completed_sound),
+            !(completed.is_empty() || self.new.is_indexed() && is_completed_sound),
         );
         if let Some(failed) = new.failed_indexes.as_deref() {
             let common = Indexes::parse(failed, all).common(&Indexes::parse(completed, all));
