@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::complaint::Complaint;
+
 /// Who takes part in the election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -129,7 +131,8 @@ impl Election {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, "the Lease of the leader cannot be had");
+                let why = Complaint::from(&error);
+                tracing::warn!("the Lease of the leader cannot be had: {why}");
                 false
             }
         }
