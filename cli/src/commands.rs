@@ -2,6 +2,7 @@
 
 mod bench;
 mod connect;
+mod controller;
 mod exec;
 mod input;
 mod local;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Up(up::Args),
     /// Run the queue service
     Server(server::Args),
+    /// Run Jobs on a Kubernetes cluster, with or without queues
+    Controller(controller::Args),
     /// Be a worker: run a program for the items of a queue
     Work(work::Args),
     /// Measure a live queue service
@@ -42,6 +45,7 @@ impl Command {
             Self::Run(args) => runtime()?.block_on(run::run(*args)),
             Self::Up(args) => runtime()?.block_on(up::run(args)),
             Self::Server(args) => runtime()?.block_on(server::run(args)),
+            Self::Controller(args) => runtime()?.block_on(controller::run(args)),
             Self::Work(args) => {
                 // With one program at a time one thread does it all: handing over to another
                 // would cost more than it does. With more, each start blocks a thread for as long

@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod cli;
 mod conformance;
+mod controller;
 mod crashes;
 mod dashboard;
 mod examples;
