@@ -13,6 +13,7 @@ mod pods;
 mod read;
 mod strategic;
 mod strategy;
+mod table;
 mod target;
 mod watch;
 pub(crate) mod write;
@@ -78,14 +79,15 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
     let body = body.map_err(|_| ApiError::too_large(BODY_BYTES_MAX))?;
     let store = &api.store;
+    let table = table::asked(&parts.headers, &parameters);
     match (&parts.method, &target.name, target.part) {
         (&Method::GET, Some(name), Part::Log) => logs::read(api, &target, name, &parameters),
         (_, _, Part::Log) => Err(ApiError::method_not_allowed()),
         (&Method::GET, None, _) if is_on(&parameters.watch) => {
-            watch::watch(store, &target, &parameters)
+            watch::watch(store, &target, &parameters, table)
         }
-        (&Method::GET, None, _) => read::list(store, &target, &parameters),
-        (&Method::GET, Some(name), _) => read::get(store, &target, name),
+        (&Method::GET, None, _) => read::list(store, &target, &parameters, table),
+        (&Method::GET, Some(name), _) => read::get(store, &target, name, table),
         (&Method::POST, None, Part::Main) => {
             let value = json_body(&parts.headers, &body)?;
             write::create(store, &target, &parameters, &value)

@@ -4,6 +4,7 @@
 
 mod api;
 mod collect;
+mod expire;
 pub mod kubelet;
 mod node;
 mod objects;
@@ -80,11 +81,12 @@ impl LocalCluster {
         api::router(Arc::clone(&self.api))
     }
 
-    /// Runs the kubelet and the garbage collector until `shutdown`; containers go on running.
+    /// Runs the kubelet and the collectors of what is to go until `shutdown`; containers go on running.
     pub async fn run(&self, shutdown: CancellationToken) {
         tokio::join!(
             self.api.kubelet.run(shutdown.clone()),
-            collect::run(Arc::clone(&self.api.store), shutdown),
+            collect::run(Arc::clone(&self.api.store), shutdown.clone()),
+            expire::run(Arc::clone(&self.api.store), shutdown),
         );
     }
 

@@ -111,6 +111,11 @@ pub(crate) struct Parameters {
     pub(crate) follow: String,
     pub(crate) previous: String,
     pub(crate) limit_bytes: String,
+    pub(crate) since_seconds: String,
+    pub(crate) since_time: String,
+    pub(crate) include_object: String,
+    pub(crate) field_manager: String,
+    pub(crate) force: String,
 }
 
 impl Parameters {
