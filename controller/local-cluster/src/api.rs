@@ -3,24 +3,32 @@
 //! What is stored is decided by one module a concern; this one only finds it.
 
 mod access;
+mod apply;
+mod body;
 mod decode;
 pub(crate) mod delete;
+mod discovery;
 pub(crate) mod error;
 mod jobs;
 mod logs;
+mod openapi;
 mod patch;
 mod pods;
+mod protobuf;
 mod read;
+mod scale;
 mod strategic;
 mod strategy;
+mod table;
 mod target;
 mod watch;
 pub(crate) mod write;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -72,36 +80,64 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
+    let path = request.uri().path();
+    if request.method() == Method::GET
+        && let Some(response) = discovery::answer(path, request.headers())
+            .or_else(|| openapi::answer(path))
+    {
+        return Ok(response);
+    }
     let target = Target::parse(request.uri().path())?;
     let parameters = Parameters::of(request.uri())?;
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
     let body = body.map_err(|_| ApiError::too_large(BODY_BYTES_MAX))?;
     let store = &api.store;
+    let table = table::asked(&parts.headers, &parameters);
     match (&parts.method, &target.name, target.part) {
         (&Method::GET, Some(name), Part::Log) => logs::read(api, &target, name, &parameters),
-        (_, _, Part::Log) => Err(ApiError::method_not_allowed()),
-        (&Method::GET, None, _) if is_on(&parameters.watch) => {
-            watch::watch(store, &target, &parameters)
+        (&Method::POST, Some(name), Part::Eviction) => {
+            let eviction = body::object(&parts.headers, &body)?;
+            delete::evict(store, &target, name, &parameters, &eviction)
         }
-        (&Method::GET, None, _) => read::list(store, &target, &parameters),
-        (&Method::GET, Some(name), _) => read::get(store, &target, name),
+        (&Method::GET, Some(name), Part::Scale) => scale::get(store, &target, name),
+        (&Method::PUT, Some(name), Part::Scale) => {
+            let value = body::object(&parts.headers, &body)?;
+            scale::update(store, &target, name, &parameters, |_| Ok(value.clone()))
+        }
+        (&Method::PATCH, Some(name), Part::Scale) => {
+            let patch = patch::Patch::parse(body::content_type(&parts.headers), &body)?;
+            scale::update(store, &target, name, &parameters, |mut value| {
+                patch.apply(&mut value)?;
+                Ok(value)
+            })
+        }
+        (_, _, Part::Log | Part::Eviction | Part::Scale) => Err(ApiError::method_not_allowed()),
+        (&Method::GET, None, _) if is_on(&parameters.watch) => {
+            watch::watch(store, &target, &parameters, table)
+        }
+        (&Method::GET, None, _) => read::list(store, &target, &parameters, table),
+        (&Method::GET, Some(name), _) => read::get(store, &target, name, table),
         (&Method::POST, None, Part::Main) => {
-            let value = json_body(&parts.headers, &body)?;
+            let value = body::object(&parts.headers, &body)?;
             write::create(store, &target, &parameters, &value)
         }
         (&Method::PUT, Some(name), _) => {
-            let value = json_body(&parts.headers, &body)?;
+            let value = body::object(&parts.headers, &body)?;
             write::replace(store, &target, name, &parameters, &value)
         }
+        (&Method::PATCH, Some(name), _) if is_apply(&parts.headers) => {
+            let applied = body::yaml(&body)?;
+            apply::apply(store, &target, name, &parameters, &applied)
+        }
         (&Method::PATCH, Some(name), _) => {
-            let patch = patch::Patch::parse(content_type(&parts.headers), &body)?;
+            let patch = patch::Patch::parse(body::content_type(&parts.headers), &body)?;
             write::patch(store, &target, name, &parameters, &patch)
         }
         (&Method::DELETE, name, Part::Main) => {
             let options = match body.is_empty() {
                 true => Value::Null,
-                false => json_body(&parts.headers, &body)?,
+                false => body::object(&parts.headers, &body)?,
             };
             let options = delete::Options::parse(&options, &parameters)?;
             match name {
@@ -113,21 +149,15 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     }
 }
 
-fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let value = value.unwrap_or("application/json");
-    value.split(';').next().unwrap_or_default().trim()
+fn is_apply(headers: &HeaderMap) -> bool {
+    body::content_type(headers) == apply::MEDIA_TYPE
 }
 
-fn json_body(headers: &HeaderMap, body: &Bytes) -> Result<Value> {
-    if content_type(headers) != "application/json" {
-        return Err(ApiError::unsupported_media_type(&["application/json"]));
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        ApiError::bad_request(format!("the body of the request is no JSON: {error}"))
-    })
+/// A tag that tells one document from another.
+fn tag(document: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    document.hash(&mut hasher);
+    format!("\"{:016X}\"", hasher.finish())
 }
 
 /// An object as a reply, with warnings in the form that clients print.

@@ -4,11 +4,13 @@
 
 mod api;
 mod collect;
+mod expire;
 pub mod kubelet;
 mod node;
 mod objects;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
@@ -32,6 +35,8 @@ use objects::resource::Resource;
 
 /// How long requests that have begun may take to come to their end at shutdown.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
+/// The user name of those who show their token as a password.
+const USER: &str = "gangline";
 /// The namespaces that are always there.
 const NAMESPACES: [&str; 2] = ["default", "kube-system"];
 
@@ -80,11 +85,12 @@ impl LocalCluster {
         api::router(Arc::clone(&self.api))
     }
 
-    /// Runs the kubelet and the garbage collector until `shutdown`; containers go on running.
+    /// Runs the kubelet and the collectors of what is to go until `shutdown`; containers go on running.
     pub async fn run(&self, shutdown: CancellationToken) {
         tokio::join!(
             self.api.kubelet.run(shutdown.clone()),
-            collect::run(Arc::clone(&self.api.store), shutdown),
+            collect::run(Arc::clone(&self.api.store), shutdown.clone()),
+            expire::run(Arc::clone(&self.api.store), shutdown),
         );
     }
 
@@ -99,10 +105,10 @@ impl LocalCluster {
         token: String,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        let token: Arc<str> = token.into();
+        let key = Arc::new(Key::new(&token));
         let guard = middleware::from_fn(move |request, next| {
-            let token = Arc::clone(&token);
-            async move { guard(&token, request, next).await }
+            let key = Arc::clone(&key);
+            async move { guard(&key, request, next).await }
         });
         let router = self.service().layer(guard);
         let server = axum::serve(listener, router)
@@ -119,19 +125,50 @@ impl LocalCluster {
     }
 }
 
-async fn guard(token: &str, request: Request, next: Next) -> Response {
-    if shows(request.headers(), token) {
+/// A kubeconfig for a cluster that is served at `address` to whoever shows `token`.
+///
+/// The token stands in the URL too: over plain HTTP, `kubectl` keeps the other one to itself.
+#[must_use]
+pub fn kubeconfig(address: SocketAddr, token: &str) -> String {
+    let name = node::NODE_NAME;
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": name,
+        "clusters": [{ "name": name, "cluster": { "server": format!("http://{USER}:{token}@{address}") } }],
+        "users": [{ "name": name, "user": { "token": token } }],
+        "contexts": [{ "name": name, "context": { "cluster": name, "user": name } }],
+    });
+    format!("{config:#}\n")
+}
+
+/// The values of `Authorization` that open the API.
+struct Key {
+    bearer: String,
+    basic: String,
+}
+
+impl Key {
+    fn new(token: &str) -> Self {
+        let pair = ByteString(format!("{USER}:{token}").into_bytes());
+        let pair = json!(pair);
+        Self {
+            bearer: format!("Bearer {token}"),
+            basic: format!("Basic {}", pair.as_str().unwrap_or_default()),
+        }
+    }
+
+    /// Compares in a time that does not depend on how much of what is shown is right.
+    fn opens(&self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(header::AUTHORIZATION);
+        let shown = shown.map(|value| value.as_bytes()).unwrap_or_default();
+        let is_right = shown.ct_eq(self.bearer.as_bytes()) | shown.ct_eq(self.basic.as_bytes());
+        is_right.into()
+    }
+}
+
+async fn guard(key: &Key, request: Request, next: Next) -> Response {
+    if key.opens(request.headers()) {
         next.run(request).await
     } else {
         ApiError::unauthorized().into_response()
     }
-}
-
-/// Tells whether a request shows the token, in a time that does not depend on how much of it is right.
-fn shows(headers: &HeaderMap, token: &str) -> bool {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes());
-    let shown = value.and_then(|value| value.strip_prefix(b"Bearer "));
-    shown.is_some_and(|shown| shown.ct_eq(token.as_bytes()).into())
 }

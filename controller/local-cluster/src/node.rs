@@ -7,13 +7,14 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::error::Result;
 use crate::api::write::{change_own, create_own, time};
-use crate::kubelet::{PodApi, PodEvent};
+use crate::kubelet::{ConfigData, ConfigKind, PodApi, PodEvent};
 use crate::objects::resource::Resource;
 use crate::objects::{Change, ChangeKind, Object, Store, field, text};
 
@@ -156,6 +157,82 @@ impl PodApi for NodePods {
         // Whoever is gone already is removed.
         async { Ok(()) }.boxed()
     }
+
+    fn config(
+        &self,
+        namespace: &str,
+        kind: ConfigKind,
+        name: &str,
+    ) -> BoxFuture<'_, io::Result<Option<ConfigData>>> {
+        let resource = match kind {
+            ConfigKind::ConfigMap => Resource::ConfigMaps,
+            ConfigKind::Secret => Resource::Secrets,
+        };
+        let object = self.0.get(resource, namespace, name);
+        let data = object.map(|object| match kind {
+            ConfigKind::ConfigMap => config_map(object.value()),
+            ConfigKind::Secret => bytes(&object.value()["data"]),
+        });
+        async { data.transpose() }.boxed()
+    }
+
+    fn services(&self, namespace: &str) -> BoxFuture<'_, io::Result<Vec<(String, String)>>> {
+        let (services, _) = self.0.list(Resource::Services, Some(namespace));
+        let variables = services.iter().flat_map(|service| {
+            let name = service.name().to_uppercase().replace('-', "_");
+            variables(&name, &service.value()["spec"])
+        });
+        let variables = variables.collect();
+        async { Ok(variables) }.boxed()
+    }
+}
+
+fn config_map(map: &Value) -> io::Result<ConfigData> {
+    let texts = map["data"].as_object().into_iter().flatten();
+    let mut data = bytes(&map["binaryData"])?;
+    data.extend(texts.map(|(key, text)| {
+        let text = text.as_str().unwrap_or_default();
+        (key.clone(), text.as_bytes().to_vec())
+    }));
+    Ok(data)
+}
+
+fn bytes(values: &Value) -> io::Result<ConfigData> {
+    let values = values.as_object().into_iter().flatten();
+    let decoded = values.map(|(key, value)| {
+        let bytes = ByteString::deserialize(value).map_err(io::Error::other)?;
+        Ok((key.clone(), bytes.0))
+    });
+    decoded.collect()
+}
+
+/// What containers are told of a service that has an address.
+fn variables(name: &str, spec: &Value) -> Vec<(String, String)> {
+    let host = spec["clusterIP"].as_str().unwrap_or_default();
+    if matches!(host, "" | "None") {
+        return Vec::new();
+    }
+    let mut variables = vec![(format!("{name}_SERVICE_HOST"), host.to_owned())];
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    for (position, port) in ports.enumerate() {
+        let number = port["port"].to_string();
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let address = format!("{}://{host}:{number}", protocol.to_lowercase());
+        if position == 0 {
+            variables.push((format!("{name}_SERVICE_PORT"), number.clone()));
+            variables.push((format!("{name}_PORT"), address.clone()));
+        }
+        if let Some(port_name) = port["name"].as_str() {
+            let port_name = port_name.to_uppercase().replace('-', "_");
+            variables.push((format!("{name}_SERVICE_PORT_{port_name}"), number.clone()));
+        }
+        let prefix = format!("{name}_PORT_{number}_{protocol}");
+        variables.push((prefix.clone(), address));
+        variables.push((format!("{prefix}_PROTO"), protocol.to_lowercase()));
+        variables.push((format!("{prefix}_PORT"), number));
+        variables.push((format!("{prefix}_ADDR"), host.to_owned()));
+    }
+    variables
 }
 
 fn place(pod: &Pod) -> (&str, &str, &str) {

@@ -149,6 +149,22 @@ pub(super) fn delete(
     }
 }
 
+/// Deletes a Pod as its options say: there are no budgets here that would keep it.
+pub(super) fn evict(
+    store: &Store,
+    target: &Target,
+    name: &str,
+    parameters: &Parameters,
+    eviction: &Value,
+) -> Result<Response> {
+    let options = Options::parse(&eviction["deleteOptions"], parameters)?;
+    delete_object(store, (target.resource, target.namespace(), name), &options)?;
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    Ok(json_reply(StatusCode::CREATED, Body::from(status.to_string())))
+}
+
 pub(super) fn delete_collection(
     store: &Store,
     target: &Target,

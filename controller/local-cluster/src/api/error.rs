@@ -148,6 +148,25 @@ impl ApiError {
         Self::conflict(resource, name, why)
     }
 
+    /// Other managers have applied other values; each is told with its manager.
+    pub(crate) fn apply_conflict(conflicts: &[(String, String)]) -> Self {
+        let told = conflicts
+            .iter()
+            .map(|(manager, field)| format!("conflict with {manager:?}: {field}"));
+        let told = told.collect::<Vec<_>>().join("\n");
+        let count = conflicts.len();
+        let plural = if count == 1 { "" } else { "s" };
+        let message = format!("Apply failed with {count} conflict{plural}: {told}");
+        let causes = conflicts.iter().map(|(manager, field)| {
+            json!({
+                "reason": "FieldManagerConflict", "field": field,
+                "message": format!("conflict with {manager:?}"),
+            })
+        });
+        let details = json!({ "causes": causes.collect::<Vec<_>>() });
+        Self::new(StatusCode::CONFLICT, "Conflict", message, details)
+    }
+
     pub(crate) fn invalid(resource: Resource, name: &str, causes: &[Cause]) -> Self {
         let texts: Vec<String> = causes
             .iter()

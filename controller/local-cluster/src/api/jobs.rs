@@ -13,6 +13,7 @@ use super::error::Cause;
 use super::pods;
 use crate::objects::{items_mut, text};
 
+use validate::LabelNames;
 pub(super) use validate::warnings;
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -121,16 +122,26 @@ fn typed(job: &Value) -> Result<Job, Vec<Cause>> {
 
 /// Judges a new Job.
 pub(super) fn validate_create(job: &Value) -> Vec<Cause> {
+    validate_whole(job, LabelNames::OldAndNew)
+}
+
+fn validate_whole(job: &Value, names: LabelNames) -> Vec<Cause> {
     match typed(job) {
-        Ok(typed) => validate::job(&typed, job),
+        Ok(typed) => validate::job(&typed, job, names),
         Err(causes) => causes,
     }
 }
 
 /// Judges a change of a Job.
 pub(super) fn validate_update(before: &Value, new: &Value) -> Vec<Cause> {
-    let mut causes = validate_create(new);
-    causes.extend(update::changes(before, new));
+    let labels = &before["spec"]["template"]["metadata"]["labels"];
+    let names = if absent(labels, JOB_NAME) {
+        LabelNames::Old
+    } else {
+        LabelNames::OldAndNew
+    };
+    let mut causes = validate_whole(new, names);
+    causes.extend(update::changes(before, new, update::open(before)));
     causes
 }
 
@@ -141,3 +152,6 @@ pub(super) fn validate_status(before: &Value, new: &Value) -> Vec<Cause> {
         (Err(causes), _) | (_, Err(causes)) => causes,
     }
 }
+
+#[cfg(test)]
+mod vectors;

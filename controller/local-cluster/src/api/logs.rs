@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use http::header;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::Api;
@@ -26,7 +27,7 @@ pub(super) fn read(
     let options = LogOptions {
         follow: is_on(&parameters.follow),
         tail_lines: number("tailLines", &parameters.tail_lines)?,
-        since: None,
+        since: since(parameters)?,
         timestamps: is_on(&parameters.timestamps),
         limit_bytes: number("limitBytes", &parameters.limit_bytes)?,
         previous: is_on(&parameters.previous),
@@ -35,6 +36,21 @@ pub(super) fn read(
     let text = text.map_err(|error| ApiError::bad_request(format!("{error} in pod {name:?}")))?;
     let body = Body::from_stream(text.map(Ok::<_, Infallible>));
     Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
+}
+
+/// From when on lines are wanted: `sinceTime`, or `sinceSeconds` before now.
+fn since(parameters: &Parameters) -> Result<Option<Timestamp>> {
+    let seconds: Option<u32> = number("sinceSeconds", &parameters.since_seconds)?;
+    if let Some(seconds) = seconds {
+        let span = SignedDuration::from_secs(i64::from(seconds));
+        return Ok(Timestamp::now().checked_sub(span).ok());
+    }
+    match parameters.since_time.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            ApiError::bad_request(format!("sinceTime: {text:?} is no time as in RFC 3339"))
+        }),
+    }
 }
 
 fn container<'a>(pod: &'a Value, pod_name: &str, asked: &'a str) -> Result<&'a str> {

@@ -7,14 +7,26 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::error::{ApiError, Result};
+use super::table::{self, Include};
 use super::target::{Parameters, Target, number};
 use super::{json_reply, object_reply};
 use crate::objects::Store;
 
-pub(super) fn get(store: &Store, target: &Target, name: &str) -> Result<Response> {
+pub(super) fn get(
+    store: &Store,
+    target: &Target,
+    name: &str,
+    as_table: Option<Include>,
+) -> Result<Response> {
     let object = store.get(target.resource, target.namespace(), name);
     let object = object.ok_or_else(|| ApiError::not_found(target.resource, name))?;
-    Ok(object_reply(StatusCode::OK, &object, &[]))
+    let Some(include) = as_table else {
+        return Ok(object_reply(StatusCode::OK, &object, &[]));
+    };
+    let metadata = json!({ "resourceVersion": object.version().to_string() });
+    let only = std::iter::once(object.as_ref());
+    let table = table::table(target.resource, only, &metadata, include, true);
+    Ok(json_reply(StatusCode::OK, Body::from(table.to_string())))
 }
 
 /// Where the next page begins, and the version that the first one was read at.
@@ -38,7 +50,12 @@ impl Continue {
     }
 }
 
-pub(super) fn list(store: &Store, target: &Target, parameters: &Parameters) -> Result<Response> {
+pub(super) fn list(
+    store: &Store,
+    target: &Target,
+    parameters: &Parameters,
+    as_table: Option<Include>,
+) -> Result<Response> {
     let selector = target.selector(parameters)?;
     let limit: Option<usize> = number("limit", &parameters.limit)?;
     let limit = limit.filter(|limit| *limit > 0);
@@ -70,6 +87,11 @@ pub(super) fn list(store: &Store, target: &Target, parameters: &Parameters) -> R
         if let Some(last) = objects.last() {
             metadata["continue"] = format!("{version}.{}.{}", last.namespace(), last.name()).into();
         }
+    }
+    if let Some(include) = as_table {
+        let objects = objects.iter().map(AsRef::as_ref);
+        let table = table::table(target.resource, objects, &metadata, include, true);
+        return Ok(json_reply(StatusCode::OK, Body::from(table.to_string())));
     }
     let head = format!(
         r#"{{"kind":"{}List","apiVersion":"{}","metadata":{metadata},"items":["#,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// How the lists under a name are merged. A list that is not here is replaced as a whole.
-fn rule(parent: &str, name: &str) -> Rule {
+pub(super) fn rule(parent: &str, name: &str) -> Rule {
     match (parent, name) {
         (_, "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env")
         | (_, "imagePullSecrets" | "resourceClaims" | "schedulingGates" | "secrets") => {
@@ -27,7 +27,7 @@ fn rule(parent: &str, name: &str) -> Rule {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+pub(super) enum Rule {
     ByKey(&'static str),
     /// Texts, each once.
     Set,

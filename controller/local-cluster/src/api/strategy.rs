@@ -126,7 +126,7 @@ pub(crate) fn prepare_update(resource: Resource, part: Part, before: &Value, new
     if resource.has_status() {
         let kept = match part {
             Part::Status => "spec",
-            Part::Main | Part::Log => "status",
+            Part::Main | Part::Scale | Part::Log | Part::Eviction => "status",
         };
         match before.get(kept) {
             Some(value) => new[kept] = value.clone(),
@@ -138,7 +138,7 @@ pub(crate) fn prepare_update(resource: Resource, part: Part, before: &Value, new
         }
     }
     match (resource, part) {
-        (Resource::Jobs, Part::Main) => jobs::default(new),
+        (Resource::Jobs, Part::Main | Part::Scale) => jobs::default(new),
         (Resource::Pods, Part::Main) => pods::prepare_update(new),
         (Resource::Secrets, _) => prepare_secret(new),
         _ => {}

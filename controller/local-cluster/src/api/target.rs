@@ -25,6 +25,8 @@ pub(crate) enum Part {
     Main,
     Status,
     Log,
+    Scale,
+    Eviction,
 }
 
 impl Target {
@@ -62,6 +64,8 @@ impl Target {
             [name] => (Some(*name), Part::Main),
             [name, "status"] if resource.has_status() => (Some(*name), Part::Status),
             [name, "log"] if resource == Resource::Pods => (Some(*name), Part::Log),
+            [name, "scale"] if resource == Resource::Jobs => (Some(*name), Part::Scale),
+            [name, "eviction"] if resource == Resource::Pods => (Some(*name), Part::Eviction),
             _ => return Err(ApiError::no_such_path()),
         };
         // One object of a namespaced resource is found in its namespace only.
@@ -111,6 +115,11 @@ pub(crate) struct Parameters {
     pub(crate) follow: String,
     pub(crate) previous: String,
     pub(crate) limit_bytes: String,
+    pub(crate) since_seconds: String,
+    pub(crate) since_time: String,
+    pub(crate) include_object: String,
+    pub(crate) field_manager: String,
+    pub(crate) force: String,
 }
 
 impl Parameters {

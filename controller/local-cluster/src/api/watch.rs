@@ -15,6 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::error::{ApiError, Result};
 use super::json_reply;
+use super::table::{self, Include};
 use super::target::{Parameters, Target, is_on, number};
 use crate::objects::selector::Selector;
 use crate::objects::{Change, ChangeKind, Object, Store};
@@ -31,6 +32,9 @@ struct Watcher {
     changed: Receiver<()>,
     version: u64,
     ready: VecDeque<Bytes>,
+    as_table: Option<Include>,
+    /// The client knows the table's columns.
+    has_columns: bool,
     bookmarks: Option<Interval>,
     ends_at: Instant,
     has_ended: bool,
@@ -40,6 +44,7 @@ pub(super) fn watch(
     store: &Arc<Store>,
     target: &Target,
     parameters: &Parameters,
+    as_table: Option<Include>,
 ) -> Result<Response> {
     let asked: u64 = number("resourceVersion", &parameters.resource_version)?.unwrap_or(0);
     let initial = is_on(&parameters.send_initial_events)
@@ -58,6 +63,8 @@ pub(super) fn watch(
         changed: store.subscribe(target.resource),
         version: if asked == 0 { store.version() } else { asked },
         ready: VecDeque::new(),
+        as_table,
+        has_columns: false,
         bookmarks: bookmarks.then(|| {
             let mut interval = tokio::time::interval_at(now + BOOKMARK_EVERY, BOOKMARK_EVERY);
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,12 +75,12 @@ pub(super) fn watch(
     };
     if initial {
         let (objects, version) = store.list(target.resource, target.namespace.as_deref());
-        let selected = objects
-            .iter()
-            .filter(|object| watcher.selector.matches(object.value()));
-        watcher.ready = selected
-            .map(|object| line("ADDED", object.bytes()))
-            .collect();
+        for object in &objects {
+            if watcher.selector.matches(object.value()) {
+                let line = watcher.line("ADDED", object);
+                watcher.ready.push_back(line);
+            }
+        }
         watcher.version = version;
         if is_on(&parameters.send_initial_events) && bookmarks {
             watcher.ready.push_back(watcher.bookmark(true));
@@ -137,7 +144,9 @@ impl Watcher {
             Ok(changes) => {
                 for change in changes {
                     self.version = change.version;
-                    self.ready.extend(self.seen(&change));
+                    if let Some(line) = self.seen(&change) {
+                        self.ready.push_back(line);
+                    }
                 }
             }
             Err(expired) => {
@@ -151,7 +160,7 @@ impl Watcher {
     }
 
     /// What a change is to this watcher: an object that is selected no more is as good as deleted.
-    fn seen(&self, change: &Change) -> Option<Bytes> {
+    fn seen(&mut self, change: &Change) -> Option<Bytes> {
         let namespace = self.target.namespace.as_deref();
         if namespace.is_some_and(|namespace| namespace != change.object.namespace()) {
             return None;
@@ -165,15 +174,30 @@ impl Watcher {
             (true, false) => "DELETED",
             (false, false) => return None,
         };
-        Some(line(what, change.object.bytes()))
+        Some(self.line(what, &change.object))
+    }
+
+    fn line(&mut self, what: &str, object: &Object) -> Bytes {
+        let Some(include) = self.as_table else {
+            return line(what, object.bytes());
+        };
+        let metadata = json!({ "resourceVersion": object.version().to_string() });
+        let with_columns = !std::mem::replace(&mut self.has_columns, true);
+        let only = std::iter::once(object);
+        let resource = self.target.resource;
+        let table = table::table(resource, only, &metadata, include, with_columns);
+        line(what, table.to_string().as_bytes())
     }
 
     fn bookmark(&self, ends_initial: bool) -> Bytes {
-        let mut object = json!({
-            "kind": self.target.resource.kind(),
-            "apiVersion": self.target.resource.api_version(),
-            "metadata": { "resourceVersion": self.version.to_string() },
-        });
+        let metadata = json!({ "resourceVersion": self.version.to_string() });
+        let resource = self.target.resource;
+        let mut object = match self.as_table {
+            Some(include) => table::table(resource, std::iter::empty(), &metadata, include, false),
+            None => json!({
+                "kind": resource.kind(), "apiVersion": resource.api_version(), "metadata": metadata,
+            }),
+        };
         if ends_initial {
             object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }

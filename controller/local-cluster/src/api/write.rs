@@ -61,6 +61,17 @@ pub(super) fn create(
     parameters: &Parameters,
     body: &Value,
 ) -> Result<Response> {
+    create_applied(store, target, parameters, body, Value::Null)
+}
+
+/// Adds an object that was applied, with what is remembered of its manager.
+pub(super) fn create_applied(
+    store: &Store,
+    target: &Target,
+    parameters: &Parameters,
+    body: &Value,
+    managed_fields: Value,
+) -> Result<Response> {
     let resource = target.resource;
     let validation = Validation::parse(&parameters.field_validation)?;
     let decoded = decode(resource, body, validation)?;
@@ -69,7 +80,10 @@ pub(super) fn create(
     if resource.is_namespaced() && namespace.is_none() {
         return Err(ApiError::method_not_allowed());
     }
-    let new = new_object(store, resource, namespace, decoded.value)?;
+    let mut new = new_object(store, resource, namespace, decoded.value)?;
+    if !managed_fields.is_null() {
+        new["metadata"]["managedFields"] = managed_fields;
+    }
     warnings.extend(strategy::warnings(resource, None, &new));
     if parameters.is_dry() {
         let object = Object::new(new, store.version());
@@ -172,7 +186,8 @@ pub(super) fn replace(
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
     }
-    update(store, target, name, parameters, |_| Ok(body.clone()))
+    let (object, warnings) = update(store, target, name, parameters, |_| Ok(body.clone()))?;
+    Ok(object_reply(StatusCode::OK, &object, &warnings))
 }
 
 pub(super) fn patch(
@@ -182,20 +197,22 @@ pub(super) fn patch(
     parameters: &Parameters,
     patch: &Patch,
 ) -> Result<Response> {
-    update(store, target, name, parameters, |before| {
+    let (object, warnings) = update(store, target, name, parameters, |before| {
         let mut value = before.clone();
         patch.apply(&mut value)?;
         Ok(value)
-    })
+    })?;
+    Ok(object_reply(StatusCode::OK, &object, &warnings))
 }
 
-fn update(
+/// Changes an object as `change` says, against the newest version of it; with what is to be said.
+pub(super) fn update(
     store: &Store,
     target: &Target,
     name: &str,
     parameters: &Parameters,
     change: impl Fn(&Value) -> Result<Value>,
-) -> Result<Response> {
+) -> Result<(Arc<Object>, Vec<String>)> {
     let validation = Validation::parse(&parameters.field_validation)?;
     let resource = target.resource;
     for _ in 0..TRIES_MAX {
@@ -212,10 +229,10 @@ fn update(
         ));
         if parameters.is_dry() {
             let object = Object::new(decoded.value, before.version());
-            return Ok(object_reply(StatusCode::OK, &object, &warnings));
+            return Ok((Arc::new(object), warnings));
         }
         match settle(store, resource, &before, decoded.value) {
-            Ok(object) => return Ok(object_reply(StatusCode::OK, &object, &warnings)),
+            Ok(object) => return Ok((object, warnings)),
             // Whoever wrote on a version is told so in the next turn.
             Err(WriteError::Changed | WriteError::Exists) => {}
         }
@@ -263,6 +280,13 @@ fn judge(resource: Resource, part: Part, before: &Value, new: &mut Value) -> Res
                 }
             }
         }
+    }
+    // Whoever does not know of managers leaves them as they are.
+    if new["metadata"]["managedFields"].is_null() && !before["metadata"]["managedFields"].is_null()
+    {
+        new["metadata"]["managedFields"] = before["metadata"]["managedFields"].clone();
+    } else if let Some(metadata) = new["metadata"].as_object_mut() {
+        metadata.retain(|_, field| !field.is_null());
     }
     strategy::prepare_update(resource, part, before, new);
     let mut causes = strategy::validate_metadata(resource, new);

@@ -115,6 +115,25 @@ impl Resource {
         all.find(|resource| resource.group() == group && resource.plural() == plural)
     }
 
+    /// What the command line may call it.
+    pub(crate) fn short_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Namespaces => &["ns"],
+            Self::Nodes => &["no"],
+            Self::Pods => &["po"],
+            Self::Events => &["ev"],
+            Self::ConfigMaps => &["cm"],
+            Self::Services => &["svc"],
+            Self::ServiceAccounts => &["sa"],
+            Self::Jobs | Self::Secrets | Self::Leases => &[],
+        }
+    }
+
+    /// Whether `kubectl get all` shows it.
+    pub(crate) fn is_in_all(self) -> bool {
+        matches!(self, Self::Pods | Self::Jobs | Self::Services)
+    }
+
     /// Whether `status` is written apart from the rest.
     pub(crate) fn has_status(self) -> bool {
         matches!(

@@ -46,6 +46,15 @@ pub(super) fn parse(text: &str, completions: i32) -> Result<Vec<(i32, i32)>, Str
     Ok(intervals)
 }
 
+/// The intervals of a list as far as they can be read: what is wrong with the others is not the matter.
+pub(super) fn readable(text: &str) -> Vec<(i32, i32)> {
+    let parts = text.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    });
+    parts.collect()
+}
+
 /// How many indexes there are in `intervals`.
 pub(super) fn count(intervals: &[(i32, i32)]) -> i32 {
     intervals.iter().map(|(first, last)| last - first + 1).sum()

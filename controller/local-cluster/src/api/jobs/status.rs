@@ -30,24 +30,61 @@ fn uncounted(status: &JobStatus) -> (&[String], &[String]) {
     (succeeded.unwrap_or_default(), failed.unwrap_or_default())
 }
 
+/// What of a status differs from what it was. What did not change is not judged again: what was
+/// wrong before, or became so by a change of the spec, does not stand in the way of the rest.
+struct Changed {
+    conditions: [bool; 4],
+    finished: bool,
+    active: bool,
+    ready: bool,
+    terminating: bool,
+    uncounted: bool,
+    started: bool,
+    completed_at: bool,
+    completed_indexes: bool,
+    failed_indexes: bool,
+}
+
+const TERMINAL: [&str; 4] = ["Complete", "Failed", "SuccessCriteriaMet", "FailureTarget"];
+
+impl Changed {
+    fn between(old: &JobStatus, new: &JobStatus) -> Self {
+        let text = |indexes: &Option<String>| indexes.clone().unwrap_or_default();
+        Self {
+            conditions: TERMINAL.map(|type_| is_true(old, type_) != is_true(new, type_)),
+            finished: is_finished(old) != is_finished(new),
+            active: old.active.unwrap_or(0) != new.active.unwrap_or(0),
+            ready: old.ready != new.ready,
+            terminating: old.terminating != new.terminating,
+            uncounted: uncounted(old) != uncounted(new),
+            started: old.start_time != new.start_time,
+            completed_at: old.completion_time != new.completion_time,
+            completed_indexes: text(&old.completed_indexes) != text(&new.completed_indexes),
+            failed_indexes: old.failed_indexes != new.failed_indexes,
+        }
+    }
+}
+
 /// Judges a change of a status.
 pub(super) fn change(before: &Job, new: &Job) -> Vec<Cause> {
     let none = (JobStatus::default(), JobSpec::default());
     let old_status = before.status.as_ref().unwrap_or(&none.0);
     let status = new.status.as_ref().unwrap_or(&none.0);
     let spec = new.spec.as_ref().unwrap_or(&none.1);
+    let changed = Changed::between(old_status, status);
     let mut causes = Vec::new();
-    causes.extend(counters(status));
+    causes.extend(counters(status, &changed));
     causes.extend(uids(status));
-    causes.extend(conditions(old_status, status));
-    causes.extend(times(old_status, status, spec));
-    causes.extend(finished(old_status, status, spec));
-    causes.extend(index_lists(old_status, status, spec));
+    causes.extend(conditions(status, &changed));
+    causes.extend(times(old_status, status, spec, &changed));
+    causes.extend(finished(status, spec, &changed));
+    causes.extend(index_lists(status, spec, &changed));
+    causes.extend(exclusions(status));
     causes.extend(history(old_status, status, spec));
     causes
 }
 
-fn counters(status: &JobStatus) -> Vec<Cause> {
+fn counters(status: &JobStatus, changed: &Changed) -> Vec<Cause> {
     let counters = [
         ("status.active", status.active),
         ("status.succeeded", status.succeeded),
@@ -62,15 +99,10 @@ fn counters(status: &JobStatus) -> Vec<Cause> {
     let mut causes: Vec<Cause> = negative
         .map(|(field, count)| invalid(field, &json!(count), why))
         .collect();
-    if status
-        .ready
-        .is_some_and(|ready| ready > status.active.unwrap_or(0))
-    {
-        causes.push(invalid(
-            "status.ready",
-            &json!(status.ready),
-            "cannot set more ready pods than active",
-        ));
+    let is_above = status.ready.unwrap_or(0) > status.active.unwrap_or(0);
+    if (changed.ready || changed.active) && is_above {
+        let why = "cannot set more ready pods than active";
+        causes.push(invalid("status.ready", &json!(status.ready), why));
     }
     causes
 }
@@ -92,37 +124,25 @@ fn uids(status: &JobStatus) -> Vec<Cause> {
     causes
 }
 
-fn conditions(old: &JobStatus, new: &JobStatus) -> Vec<Cause> {
-    if old.conditions == new.conditions {
-        return Vec::new();
-    }
-    let is = |type_: &str| is_true(new, type_);
-    let (complete, failed) = (is("Complete"), is("Failed"));
-    let (success, failure) = (is("SuccessCriteriaMet"), is("FailureTarget"));
+fn conditions(new: &JobStatus, changed: &Changed) -> Vec<Cause> {
+    let [complete, failed, success, failure] = TERMINAL.map(|type_| is_true(new, type_));
+    let [completes, fails, succeeds, targets] = changed.conditions;
     let rules = [
         (
-            complete && !success,
+            complete && !success && (completes || succeeds),
             "cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
         ),
         (
-            failed && !failure,
+            failed && !failure && (fails || targets),
             "cannot set Failed=True condition without the FailureTarget=true condition",
         ),
         (
-            complete && failed,
+            complete && failed && (completes || fails),
             "cannot set Complete=True and Failed=true conditions",
         ),
         (
-            complete && failure,
+            complete && failure && (completes || targets),
             "cannot set Complete=True and FailureTarget=true conditions",
-        ),
-        (
-            success && failed,
-            "cannot set SuccessCriteriaMet=True and Failed=true conditions",
-        ),
-        (
-            success && failure,
-            "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
         ),
     ];
     let value = json!(new.conditions);
@@ -132,128 +152,132 @@ fn conditions(old: &JobStatus, new: &JobStatus) -> Vec<Cause> {
         .collect()
 }
 
-fn times(old: &JobStatus, new: &JobStatus, spec: &JobSpec) -> Vec<Cause> {
+/// A Job whose success is settled cannot fail.
+fn exclusions(new: &JobStatus) -> Vec<Cause> {
+    let rules = [
+        (
+            "Failed",
+            "cannot set SuccessCriteriaMet=True and Failed=true conditions",
+        ),
+        (
+            "FailureTarget",
+            "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
+        ),
+    ];
+    let broken = rules
+        .into_iter()
+        .filter(|(type_, _)| is_true(new, "SuccessCriteriaMet") && is_true(new, type_));
+    broken
+        .map(|(_, why)| invalid(CONDITIONS, &json!(new.conditions), why))
+        .collect()
+}
+
+fn times(old: &JobStatus, new: &JobStatus, spec: &JobSpec, changed: &Changed) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (started, completed) = (&new.start_time, &new.completion_time);
-    let flips = is_true(old, "Suspended") && !is_true(new, "Suspended");
-    if old.start_time.is_some()
-        && old.start_time != *started
-        && spec.suspend != Some(true)
-        && !flips
-    {
-        let why = "startTime cannot be removed or changed for an unsuspended Job";
-        causes.push(Cause::required("status.startTime", why));
+    let resumes = is_true(old, "Suspended") && !is_true(new, "Suspended");
+    if changed.started && old.start_time.is_some() && spec.suspend != Some(true) && !resumes {
+        let why = match started {
+            Some(_) => "startTime cannot be modified for unsuspended job",
+            None => "startTime cannot be removed for unsuspended job",
+        };
+        causes.push(invalid("status.startTime", &json!(started), why));
     }
     let field = "status.completionTime";
     let value = json!(completed);
-    if old.completion_time != *completed || old.conditions != new.conditions {
+    if changed.completed_at || changed.conditions[0] {
         match (completed, is_true(new, "Complete")) {
             (Some(_), false) => {
                 let why = "cannot set completionTime when there is no Complete=True condition";
                 causes.push(invalid(field, &value, why));
             }
             (None, true) => {
-                causes.push(Cause::required(
-                    field,
-                    "completionTime is required for Complete jobs",
-                ));
+                let why = "completionTime is required for Complete jobs";
+                causes.push(Cause::required(field, why));
             }
             _ => {}
         }
-        if let (Some(started), Some(completed)) = (started, completed)
-            && completed.0 < started.0
-        {
-            causes.push(invalid(
-                field,
-                &value,
-                "completionTime cannot be set before startTime",
-            ));
-        }
     }
-    if old.completion_time.is_some() && old.completion_time != *completed {
+    if let (Some(started), Some(completed)) = (started, completed)
+        && (changed.started || changed.completed_at)
+        && completed.0 < started.0
+    {
+        let why = "completionTime cannot be set before startTime";
+        causes.push(invalid(field, &value, why));
+    }
+    if changed.completed_at && old.completion_time.is_some() && completed.is_some() {
         causes.push(invalid(field, &value, "field is immutable"));
     }
     causes
 }
 
-fn finished(old: &JobStatus, new: &JobStatus, spec: &JobSpec) -> Vec<Cause> {
+fn finished(new: &JobStatus, spec: &JobSpec, changed: &Changed) -> Vec<Cause> {
     if !is_finished(new) {
         return Vec::new();
     }
     let mut causes = Vec::new();
-    let becomes = !is_finished(old);
-    let changed = |is_changed: bool| is_changed || becomes;
-    if changed(old.active != new.active) && new.active.unwrap_or(0) > 0 {
+    if (changed.finished || changed.active) && new.active.unwrap_or(0) > 0 {
         let why = "active>0 is invalid for finished job";
         causes.push(invalid("status.active", &json!(new.active), why));
     }
-    if changed(old.terminating != new.terminating) && new.terminating.unwrap_or(0) > 0 {
+    if (changed.finished || changed.terminating) && new.terminating.unwrap_or(0) > 0 {
         let why = "terminating>0 is invalid for finished job";
         causes.push(invalid("status.terminating", &json!(new.terminating), why));
     }
     let (succeeded, failed) = uncounted(new);
     let is_counted = succeeded.is_empty() && failed.is_empty();
-    if changed(old.uncounted_terminated_pods != new.uncounted_terminated_pods) && !is_counted {
+    if (changed.finished || changed.uncounted) && !is_counted {
         let field = "status.uncountedTerminatedPods";
         let why = "uncountedTerminatedPods needs to be empty for finished job";
         causes.push(invalid(field, &json!(new.uncounted_terminated_pods), why));
     }
     let may_lack = spec.suspend == Some(true) && spec.completions == Some(0);
-    if changed(old.start_time != new.start_time) && new.start_time.is_none() && !may_lack {
-        causes.push(Cause::required(
-            "status.startTime",
-            "startTime is required for finished job",
-        ));
+    if (changed.finished || changed.started) && new.start_time.is_none() && !may_lack {
+        let why = "startTime is required for finished job";
+        causes.push(Cause::required("status.startTime", why));
     }
     causes
 }
 
-fn index_lists(old: &JobStatus, new: &JobStatus, spec: &JobSpec) -> Vec<Cause> {
+fn index_lists(new: &JobStatus, spec: &JobSpec, changed: &Changed) -> Vec<Cause> {
     let mut causes = Vec::new();
     let is_indexed = spec.completion_mode.as_deref() == Some("Indexed");
-    let completions = spec.completions.unwrap_or(0);
-    let mut judged =
-        |field: &str, text: &Option<String>, is_changed: bool, allowed: bool, why: &str| {
-            let text = text.as_deref()?;
-            if is_changed && !text.is_empty() && !allowed {
-                causes.push(invalid(field, &json!(text), why));
-            }
-            let parsed = indexes::parse(text, completions);
-            if let (Err(error), true) = (&parsed, is_changed && allowed) {
-                causes.push(invalid(
-                    field,
-                    &json!(text),
-                    &format!("error parsing: {error}"),
-                ));
-            }
-            parsed.ok()
-        };
-    let completed_changed = old.completed_indexes != new.completed_indexes;
-    let failed_changed = old.failed_indexes != new.failed_indexes;
-    let completed = judged(
-        "status.completedIndexes",
-        &new.completed_indexes,
-        completed_changed,
-        is_indexed,
-        "cannot set non-empty completedIndexes when non-indexed completion mode",
-    );
-    let failed = judged(
-        "status.failedIndexes",
-        &new.failed_indexes,
-        failed_changed,
-        spec.backoff_limit_per_index.is_some(),
-        "cannot set non-empty failedIndexes when backoffLimitPerIndex is not used",
-    );
-    if let (Some(completed), Some(failed)) = (completed, failed)
-        && (completed_changed || failed_changed)
-        && indexes::overlap(&completed, &failed)
+    let completed = new.completed_indexes.as_deref().unwrap_or_default();
+    let failed = new.failed_indexes.as_deref().unwrap_or_default();
+    let lists = [
+        (
+            "status.completedIndexes",
+            completed,
+            changed.completed_indexes,
+            is_indexed,
+            "cannot set non-empty completedIndexes when non-indexed completion mode",
+        ),
+        (
+            "status.failedIndexes",
+            failed,
+            changed.failed_indexes,
+            spec.backoff_limit_per_index.is_some(),
+            "cannot set non-empty failedIndexes when backoffLimitPerIndex is not used",
+        ),
+    ];
+    for (field, list, is_changed, is_allowed, why) in lists {
+        if !is_changed {
+            continue;
+        }
+        if !list.is_empty() && !is_allowed {
+            causes.push(invalid(field, &json!(list), why));
+        }
+        let parsed = indexes::parse(list, spec.completions.unwrap_or(0));
+        if let (Err(error), true) = (parsed, is_allowed) {
+            let why = format!("error parsing: {error}");
+            causes.push(invalid(field, &json!(list), &why));
+        }
+    }
+    if (changed.completed_indexes || changed.failed_indexes)
+        && indexes::overlap(&indexes::readable(completed), &indexes::readable(failed))
     {
         let why = "failedIndexes and completedIndexes overlap";
-        causes.push(invalid(
-            "status.failedIndexes",
-            &json!(new.failed_indexes),
-            why,
-        ));
+        causes.push(invalid("status.failedIndexes", &json!(failed), why));
     }
     causes
 }

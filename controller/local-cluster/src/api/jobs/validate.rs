@@ -57,15 +57,31 @@ impl Findings {
     }
 }
 
+/// Which of the generated labels a template has to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelNames {
+    /// Those without a domain, as in Jobs from before the others came.
+    Old,
+    OldAndNew,
+}
+
 /// Judges a Job as a whole; `value` is the same Job.
-pub(super) fn job(job: &Job, value: &Value) -> Vec<Cause> {
+pub(super) fn job(job: &Job, value: &Value, names: LabelNames) -> Vec<Cause> {
     let mut findings = Findings::default();
     let Some(spec) = &job.spec else {
         findings.required("spec", "");
         return findings.0;
     };
     name(&mut findings, job, spec);
-    selector(&mut findings, job, spec);
+    generated_selector(&mut findings, job, spec, names);
+    findings.0.extend(self::spec(spec, value));
+    findings.0
+}
+
+/// Judges what a Job is to do; `value` is the whole Job.
+pub(super) fn spec(spec: &JobSpec, value: &Value) -> Vec<Cause> {
+    let mut findings = Findings::default();
+    selector(&mut findings, spec);
     numbers(&mut findings, spec);
     completion_mode(&mut findings, spec);
     if let Some(manager) = &spec.managed_by {
@@ -102,54 +118,57 @@ fn name(findings: &mut Findings, job: &Job, spec: &JobSpec) {
     }
 }
 
-fn selector(findings: &mut Findings, job: &Job, spec: &JobSpec) {
-    let none = BTreeMap::new();
-    let template = spec
-        .template
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.labels.as_ref());
-    let labels = template.unwrap_or(&none);
+fn labels(spec: &JobSpec) -> BTreeMap<String, String> {
+    let template = spec.template.metadata.as_ref();
+    let labels = template.and_then(|metadata| metadata.labels.clone());
+    labels.unwrap_or_default()
+}
+
+/// A selector that was not given by hand finds the Pods of this Job and no others.
+fn generated_selector(findings: &mut Findings, job: &Job, spec: &JobSpec, names: LabelNames) {
+    let Some(selector) = &spec.selector else {
+        return;
+    };
+    if spec.manual_selector == Some(true) {
+        return;
+    }
+    let uid = job.metadata.uid.as_deref().unwrap_or_default();
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    if uid.is_empty() {
+        findings.required("metadata.uid", "");
+    }
+    let old = [(OLD_CONTROLLER_UID, uid), (OLD_JOB_NAME, name)];
+    let new = [(CONTROLLER_UID, uid), (JOB_NAME, name)];
+    let generated: Vec<(&str, &str)> = match names {
+        LabelNames::Old => old.into(),
+        LabelNames::OldAndNew => old.into_iter().chain(new).collect(),
+    };
+    let labels = labels(spec);
+    for (key, wanted) in &generated {
+        let why = format!("must be '{wanted}'");
+        match labels.get(*key) {
+            None => findings.required(format!("spec.template.metadata.labels[{key}]"), &why),
+            Some(found) if found != wanted => {
+                findings.invalid("spec.template.metadata.labels", json!(labels), &why);
+            }
+            Some(_) => {}
+        }
+    }
+    let generated = generated.into_iter();
+    let generated = generated.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    if !matches(selector, &generated.collect()).unwrap_or(true) {
+        let why = "`selector` not auto-generated";
+        findings.invalid("spec.selector", json!(selector), why);
+    }
+}
+
+fn selector(findings: &mut Findings, spec: &JobSpec) {
     let Some(selector) = &spec.selector else {
         findings.required("spec.selector", "");
         return;
     };
-    if spec.manual_selector != Some(true) {
-        let uid = job.metadata.uid.as_deref().unwrap_or_default();
-        let name = job.metadata.name.as_deref().unwrap_or_default();
-        if uid.is_empty() {
-            findings.required("metadata.uid", "");
-            return;
-        }
-        let generated = [
-            (OLD_CONTROLLER_UID, uid),
-            (OLD_JOB_NAME, name),
-            (CONTROLLER_UID, uid),
-            (JOB_NAME, name),
-        ];
-        for (key, wanted) in generated {
-            match labels.get(key) {
-                None => {
-                    let field = format!("spec.template.metadata.labels[{key}]");
-                    findings.required(field, &format!("must be '{wanted}'"));
-                }
-                Some(found) if found != wanted => {
-                    let why = format!("must be '{wanted}'");
-                    findings.invalid("spec.template.metadata.labels", json!(labels), &why);
-                }
-                Some(_) => {}
-            }
-        }
-        let generated = generated.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        if !matches(selector, &BTreeMap::from(generated)).unwrap_or(true) {
-            findings.invalid(
-                "spec.selector",
-                json!(selector),
-                "`selector` not auto-generated",
-            );
-        }
-    }
-    match matches(selector, labels) {
+    let labels = labels(spec);
+    match matches(selector, &labels) {
         Err(why) => findings.invalid("spec.selector", json!(selector), &why),
         Ok(false) => {
             let why = "`selector` does not match template `labels`";
@@ -535,6 +554,7 @@ pub(crate) fn warnings(job: &Value) -> Vec<String> {
             "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: {name}"
         ));
     }
+    warnings.extend(secrets_without_name(&job["spec"]["template"]["spec"]));
     let spec = &job["spec"];
     let above = |key: &str, bound: i32| {
         spec[key]
@@ -548,4 +568,13 @@ pub(crate) fn warnings(job: &Value) -> Vec<String> {
         warnings.push("In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".into());
     }
     warnings
+}
+
+fn secrets_without_name(spec: &Value) -> impl Iterator<Item = String> {
+    let secrets = spec["imagePullSecrets"].as_array().into_iter().flatten();
+    let names = secrets.map(|secret| secret["name"].as_str().unwrap_or_default());
+    let empty = names.enumerate().filter(|(_, name)| name.is_empty());
+    empty.map(|(at, _)| {
+        format!("spec.template.spec.imagePullSecrets[{at}].name: invalid empty name \"\"")
+    })
 }
