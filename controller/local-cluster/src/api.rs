@@ -82,8 +82,8 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
 async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     let path = request.uri().path();
     if request.method() == Method::GET
-        && let Some(response) = discovery::answer(path, request.headers())
-            .or_else(|| openapi::answer(path))
+        && let Some(response) =
+            discovery::answer(path, request.headers()).or_else(|| openapi::answer(path))
     {
         return Ok(response);
     }

@@ -63,7 +63,9 @@ async fn follow(store: &Store) {
                 expire(store, &namespace, &name, now);
             }
         }
-        let wait = due.first().map_or(IDLE, |(at, _, _)| at.duration_since(now));
+        let wait = due
+            .first()
+            .map_or(IDLE, |(at, _, _)| at.duration_since(now));
         let wait = wait.min(IDLE).unsigned_abs();
         tokio::select! {
             changed = changed.changed() => if changed.is_err() { return },

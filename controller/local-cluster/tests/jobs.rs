@@ -114,7 +114,9 @@ async fn jobs_of_every_kind_come_to_their_end(cluster: &Cluster) {
     let indexed = json!({
         "completions": 4, "parallelism": 2, "completionMode": "Indexed",
     });
-    cluster.create("indexed", "echo $JOB_COMPLETION_INDEX", indexed).await;
+    cluster
+        .create("indexed", "echo $JOB_COMPLETION_INDEX", indexed)
+        .await;
     cluster
         .create("queue", "true", json!({ "parallelism": 3 }))
         .await;

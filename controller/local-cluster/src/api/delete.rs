@@ -162,7 +162,10 @@ pub(super) fn evict(
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    Ok(json_reply(StatusCode::CREATED, Body::from(status.to_string())))
+    Ok(json_reply(
+        StatusCode::CREATED,
+        Body::from(status.to_string()),
+    ))
 }
 
 pub(super) fn delete_collection(
