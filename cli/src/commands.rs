@@ -6,6 +6,7 @@ mod input;
 mod queue;
 mod run;
 mod server;
+mod token;
 mod work;
 
 use std::process::ExitCode;
@@ -24,6 +25,9 @@ pub(crate) enum Command {
     Server(server::Args),
     /// Be a worker: run a program for the items of a queue
     Work(work::Args),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::Command),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -37,6 +41,7 @@ impl Command {
                 work::die_with_parent(&args)?;
                 runtime()?.block_on(work::run(args))
             }
+            Self::Token(command) => runtime()?.block_on(command.run()),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }
     }

@@ -93,7 +93,6 @@ impl From<gangline_server::ServeError> for Error {
                 address.port()
             )),
             E::Open { .. } | E::Store(_) => Self::disk(text),
-            E::Serve(_) => Self::new(Kind::ServiceLost, text),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use gangline_server::{Config, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,7 @@ impl TestServer {
             store: StoreConfig::Embedded {
                 data_dir: dir.to_owned(),
             },
+            limits: LimitsConfig::default(),
         };
         let server = Server::bind(config).await.expect("a free port");
         let shutdown = CancellationToken::new();

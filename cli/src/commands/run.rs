@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gangline_server::{Config, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use gangline_worker::Client;
 use gangline_worker::protocol::{Certificate, Phase, QueueName, SettingsPatch};
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         store: StoreConfig::Embedded {
             data_dir: dir.path.join("queue"),
         },
+        limits: LimitsConfig::default(),
     })
     .await?;
     let url = format!("http://{}", server.address());

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod access;
 mod cli;
 mod conformance;
 mod crashes;
