@@ -86,9 +86,19 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Parses JSON; the error names the path of the field at fault.
+/// Parses a JSON object; the error names the path of the field at fault.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    check_object(body)?;
     serde_json::from_slice(body).or_else(|_| parse_slowly(body))
+}
+
+/// An array would be taken for the fields of a struct in their order, which is nobody's contract.
+pub(crate) fn check_object(body: &[u8]) -> Result<(), Failure> {
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        let detail = "the body: must be an object, got an array";
+        return Err(Failure::new(ErrorCode::InvalidBody, detail));
+    }
+    Ok(())
 }
 
 /// Parses again what did not parse, now keeping the path, which costs too much on the way.

@@ -328,7 +328,7 @@ pub static ROUTES: [Route; 31] = [
         "/v1/queues/{queue}/lease",
         Work,
         "An exchange that only leases",
-        EXCHANGE,
+        Takes::Json("LeaseCall"),
         EXCHANGED,
     ),
     route(
@@ -336,7 +336,7 @@ pub static ROUTES: [Route; 31] = [
         "/v1/queues/{queue}/settle",
         Work,
         "An exchange that only settles",
-        EXCHANGE,
+        Takes::Json("SettleCall"),
         EXCHANGED,
     ),
     route(
@@ -344,7 +344,7 @@ pub static ROUTES: [Route; 31] = [
         "/v1/queues/{queue}/heartbeat",
         Work,
         "An exchange that only keeps the session",
-        EXCHANGE,
+        Takes::Json("HeartbeatCall"),
         EXCHANGED,
     ),
     route(
@@ -352,7 +352,7 @@ pub static ROUTES: [Route; 31] = [
         "/v1/queues/{queue}/leave",
         Work,
         "An exchange that ends the session",
-        EXCHANGE,
+        Takes::Json("LeaveCall"),
         EXCHANGED,
     ),
     route(

@@ -6,4 +6,5 @@ mod access;
 mod cli;
 mod conformance;
 mod crashes;
+mod documents;
 mod worker;
