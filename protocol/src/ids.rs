@@ -290,8 +290,8 @@ impl TokenHash {
     /// Returns the id of the token that has this hash.
     #[must_use]
     pub fn id(&self) -> TokenId {
-        let (first, _) = self.0.split_first_chunk::<8>().expect("it has 32 bytes");
-        TokenId(u64::from_be_bytes(*first))
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        TokenId(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 }
 

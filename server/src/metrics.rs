@@ -407,7 +407,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Writes all series, with the queues as they are now, running ones first.
     #[must_use]
-    pub fn text(&self, mut statuses: Vec<QueueStatus>) -> String {
+    pub(crate) fn text(&self, mut statuses: Vec<QueueStatus>) -> String {
         statuses.sort_by_key(|status| status.phase.is_over());
         // Who scrapes at the same time must not see them half cleared.
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);

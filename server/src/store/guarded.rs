@@ -73,10 +73,14 @@ impl Guarded {
         places.acquire_owned().await.ok()
     }
 
-    /// Refuses to make a queue where its namespace has as many as it may.
-    async fn check_new(&self, queue: &QueueName) -> Result<(), StoreError> {
+    /// Refuses to make a queue where its namespace has as many as it may; returns one that was
+    /// not known.
+    ///
+    /// Calls that come at the same time may each find the last place: the bound holds but for
+    /// those, of which there are at most [`NAMESPACE_REQUESTS_MAX`].
+    async fn check_new(&self, queue: &QueueName) -> Result<Option<QueueName>, StoreError> {
         if self.state().known.contains(queue) {
-            return Ok(());
+            return Ok(None);
         }
         let query = Query::Status {
             queue: queue.clone(),
@@ -85,7 +89,7 @@ impl Guarded {
             Ok(_) => {}
             Err(StoreError::Refused(Refusal::QueueNotFound(_))) => {
                 let Reply::Queues(queues) = self.inner.query(Query::List).await? else {
-                    return Ok(());
+                    return Ok(None);
                 };
                 let namespace = queue.namespace();
                 let own = queues
@@ -100,12 +104,16 @@ impl Guarded {
             }
             Err(error) => return Err(error),
         }
+        Ok(Some(queue.clone()))
+    }
+
+    /// Remembers a queue that a command was carried out on.
+    fn remember(&self, queue: QueueName) {
         let mut state = self.state();
         if state.known.len() >= QUEUES_MAX {
             state.known.clear();
         }
-        state.known.insert(queue.clone());
-        Ok(())
+        state.known.insert(queue);
     }
 
     async fn guarded(&self, command: Command) -> Result<Reply, StoreError> {
@@ -114,15 +122,15 @@ impl Guarded {
         let queue = queue_of(&command);
         let _place = self.place(queue).await;
         let mut took = &series.command;
-        let mut deleted = None;
+        let (mut made, mut deleted) = (None, None);
         match &command {
             Command::Push { queue, items, .. } => {
                 took = &series.push;
                 series.pushed_items.observe(size(items.len()));
-                self.check_new(queue).await?;
+                made = self.check_new(queue).await?;
             }
             Command::Configure { queue, .. } | Command::Seal { queue } => {
-                self.check_new(queue).await?;
+                made = self.check_new(queue).await?;
             }
             Command::Exchange { request, .. } => {
                 took = &series.exchange;
@@ -141,6 +149,10 @@ impl Guarded {
         let answer = self.inner.execute(command).await;
         took.observe(started.elapsed().as_secs_f64());
         note(series, &answer);
+        // A command that was refused has made none.
+        if let (Some(queue), Ok(_)) = (made, &answer) {
+            self.remember(queue);
+        }
         if let Some(queue) = deleted {
             self.state().known.remove(&queue);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use gangline_server::LimitsConfig;
 use gangline_server::http::ROUTES;
 use gangline_tests::{Api, TestServer, api::Answer, server::TOKEN};
 use reqwest::Method;
@@ -318,5 +319,45 @@ async fn bad_token_requests_are_refused_by_field() {
     }
     let answer = root.call(Method::DELETE, "/v1/tokens/zero", None).await;
     assert_eq!(answer.refused(400), "invalid_parameter");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_namespace_is_refused_beyond_its_queues_and_its_rate_and_others_are_not() {
+    let limits = LimitsConfig {
+        namespace_queues_max: 2,
+        namespace_requests_per_second: 1,
+        ..LimitsConfig::default()
+    };
+    let mut server = TestServer::start_with(limits).await;
+    let root = Api::new(&server.url, Some(TOKEN));
+    let bad_settings = json!({"maxAttempts": 0});
+    for (queue, body, status) in [
+        ("team.a", None, 200),
+        ("team.c", Some(bad_settings), 400),
+        ("team.b", None, 200),
+        ("team.c", None, 429),
+        ("team.a", None, 200),
+        ("other.c", None, 200),
+    ] {
+        let path = format!("/v1/queues/{queue}");
+        let answer = root.call(Method::PUT, &path, body).await;
+        assert_eq!(answer.status, status, "{queue}: {}", answer.body);
+    }
+    let team = token(&root, json!({"namespace": "team"}), "observer").await;
+    let other = token(&root, json!({"namespace": "other"}), "observer").await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let team = team.clone();
+        calls.spawn(async move { team.call(Method::GET, "/v1/whoami", None).await });
+    }
+    let answers = calls.join_all().await;
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 200);
+    assert!(!taken.is_empty());
+    assert!(!refused.is_empty());
+    for answer in refused {
+        assert_eq!(answer.refused(429), "too_many_requests");
+    }
+    other.call(Method::GET, "/v1/whoami", None).await.ok();
     server.stop().await;
 }
