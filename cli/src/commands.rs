@@ -9,6 +9,7 @@ mod local;
 mod queue;
 mod run;
 mod server;
+mod token;
 mod up;
 mod work;
 
@@ -35,6 +36,9 @@ pub(crate) enum Command {
     Work(work::Args),
     /// Measure a live queue service
     Bench(bench::Args),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::Command),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -60,6 +64,7 @@ impl Command {
                 runtime.block_on(work).map_err(Error::disk)?
             }
             Self::Bench(args) => runtime()?.block_on(bench::run(args)),
+            Self::Token(command) => runtime()?.block_on(command.run()),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }
     }

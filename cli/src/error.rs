@@ -100,7 +100,6 @@ impl From<gangline_server::ServeError> for Error {
             E::Open { .. } => Self::disk(text),
             E::Store(_) => Self::disk(text)
                 .hint("make room on the disk and start again; what was acknowledged is kept"),
-            E::Serve(_) => Self::new(Kind::ServiceLost, text),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use gangline_server::{Config, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use gangline_worker::protocol::QueueName;
 use gangline_worker::protocol::limits::{PAYLOAD_BYTES_MAX, PUSH_ITEMS_MAX};
 use tokio::time::Instant;
@@ -180,6 +180,7 @@ impl Service {
                     listen: ([127, 0, 0, 1], 0).into(),
                     token: None,
                     store: StoreConfig::Embedded { data_dir: dir },
+                    limits: LimitsConfig::default(),
                 });
                 let server = match server.await {
                     Ok(server) => server,

@@ -9,7 +9,7 @@ use gangline_controller::plan::RetryDelay;
 use gangline_controller::plan::queue::Wrapper;
 use gangline_controller::{Controller, HttpQueueService, Settings as ControllerSettings};
 use gangline_local_cluster::{Config as ClusterConfig, LocalCluster, kubelet};
-use gangline_server::{Config, ServeError, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, ServeError, Server, StoreConfig};
 use gangline_worker::Client;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -78,6 +78,7 @@ impl Local {
             store: StoreConfig::Embedded {
                 data_dir: dir.join("queue"),
             },
+            limits: LimitsConfig::default(),
         })
         .await?;
         let url = format!("http://{}", server.address());

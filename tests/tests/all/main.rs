@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod access;
 mod bad_input;
 mod bench;
 mod cli;
@@ -9,6 +10,7 @@ mod conformance;
 mod controller;
 mod crashes;
 mod dashboard;
+mod documents;
 mod examples;
 mod pods;
 mod worker;

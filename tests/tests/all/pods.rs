@@ -15,14 +15,12 @@ async fn run_file(manifest: &str, more: &[&str]) -> Left {
     let state = tempfile::tempdir().unwrap();
     let mut arguments = vec!["run", "-f", manifest];
     arguments.extend(more);
-    let path = std::env::var("PATH").unwrap();
-    let programs = built("search");
-    let path = format!("{}:{path}", programs.parent().unwrap().display());
+    // Programs of the examples are found where they were built.
+    let mut path = vec![built("search").parent().unwrap().to_owned()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
     let mut command = gangline(&arguments);
-    run(command
-        .env("XDG_STATE_HOME", state.path())
-        .env("PATH", path))
-    .await
+    command.env("PATH", std::env::join_paths(path).unwrap());
+    run(command.env("XDG_STATE_HOME", state.path())).await
 }
 
 /// Runs a Job of this spec.
