@@ -85,6 +85,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 impl From<gangline_server::ServeError> for Error {
     fn from(error: gangline_server::ServeError) -> Self {
         use gangline_server::ServeError as E;
+        use gangline_server::store::redis::RedisTrouble;
         let text = chain(&error);
         match error {
             E::TokenNeeded(_) => Self::usage(text).hint("--token-file FILE, or GANGLINE_TOKEN"),
@@ -92,6 +93,8 @@ impl From<gangline_server::ServeError> for Error {
                 "another program may have the port {}; --listen takes another, port 0 any free one",
                 address.port()
             )),
+            E::Redis(RedisTrouble::Url(_)) => Self::usage(text),
+            E::Redis(_) => Self::new(Kind::ServiceLost, text),
             E::Open { .. } | E::Store(_) => Self::disk(text),
             E::Serve(_) => Self::new(Kind::ServiceLost, text),
         }

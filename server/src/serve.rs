@@ -14,8 +14,10 @@ use crate::config::{Config, StoreConfig};
 use crate::http::{Access, router};
 use crate::hub::Hub;
 use crate::service::Service;
+use crate::store::Store;
 use crate::store::disk::DataDir;
 use crate::store::embedded::Embedded;
+use crate::store::redis::{Redis, RedisTrouble, Time};
 
 /// How long running requests may take to end once the service is told to stop. Held calls do not
 /// end by themselves; whoever holds one asks again.
@@ -48,6 +50,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// Redis is not there, or not to be used as it is.
+    #[error(transparent)]
+    Redis(#[from] RedisTrouble),
     /// The store has failed for good; what was acknowledged is on disk.
     #[error("the store has failed: {0}")]
     Store(String),
@@ -63,7 +68,42 @@ pub struct Server {
     address: SocketAddr,
     access: Access,
     service: Service,
-    store: Arc<Embedded>,
+    store: Open,
+}
+
+/// A store that is open.
+#[derive(Debug)]
+enum Open {
+    Embedded(Arc<Embedded>),
+    Redis(Arc<Redis>),
+}
+
+impl Open {
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => store.clone(),
+            Self::Redis(store) => store.clone(),
+        }
+    }
+
+    /// Is cancelled when the store cannot serve ever again. Redis may always come back.
+    fn stopped(&self) -> CancellationToken {
+        match self {
+            Self::Embedded(store) => store.stopped(),
+            Self::Redis(_) => CancellationToken::new(),
+        }
+    }
+
+    /// Whoever opens the data directory next must find it free.
+    async fn close(self) {
+        match self {
+            Self::Embedded(store) => {
+                store.stop();
+                store.stopped().cancelled().await;
+            }
+            Self::Redis(_) => {}
+        }
+    }
 }
 
 impl Server {
@@ -90,21 +130,12 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let hub = Hub::default();
-        let StoreConfig::Embedded { data_dir } = store;
-        let cannot_open = |source| ServeError::Open {
-            dir: data_dir.display().to_string(),
-            source,
-        };
-        let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
-        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-        let store =
-            Embedded::open(Box::new(disk), clock, random, hub.clone()).map_err(cannot_open)?;
-        let store = Arc::new(store);
+        let store = open(store, hub.clone()).await?;
         Ok(Self {
             listener,
             address,
             access,
-            service: Service::new(store.clone(), hub),
+            service: Service::new(store.store(), hub),
             store,
         })
     }
@@ -153,9 +184,27 @@ impl Server {
         stop.cancel();
         // Whatever has not ended by then is cut off with the connection.
         let _ = tokio::time::timeout(GRACE, &mut serve).await;
-        // Whoever opens the data directory next must find it free.
-        store.stop();
-        store_stopped.cancelled().await;
+        store.close().await;
         result
+    }
+}
+
+async fn open(store: StoreConfig, hub: Hub) -> Result<Open, ServeError> {
+    let random = Arc::new(SystemRandom);
+    match store {
+        StoreConfig::Embedded { data_dir } => {
+            let cannot_open = |source| ServeError::Open {
+                dir: data_dir.display().to_string(),
+                source,
+            };
+            let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
+            let clock = Arc::new(SystemClock);
+            let store = Embedded::open(Box::new(disk), clock, random, hub).map_err(cannot_open)?;
+            Ok(Open::Embedded(Arc::new(store)))
+        }
+        StoreConfig::Redis { url } => {
+            let store = Redis::open(&url, Time::Redis, random, hub).await?;
+            Ok(Open::Redis(Arc::new(store)))
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod disk;
 pub mod embedded;
+pub mod redis;
 
 use std::pin::Pin;
 
