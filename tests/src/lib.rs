@@ -7,7 +7,9 @@
 
 pub mod api;
 pub mod gangline;
+pub mod redis;
 pub mod server;
 
 pub use api::{Api, Queue};
+pub use redis::TestRedis;
 pub use server::TestServer;

@@ -38,12 +38,21 @@ impl TestServer {
 
     /// Starts a service on a data directory and an address.
     pub async fn start_at(dir: &Path, listen: SocketAddr) -> Self {
+        let data_dir = dir.to_owned();
+        Self::serve(listen, StoreConfig::Embedded { data_dir }).await
+    }
+
+    /// Starts a service whose queues are in a Redis.
+    pub async fn start_on_redis(url: &str) -> Self {
+        let url = url.to_owned();
+        Self::serve(([127, 0, 0, 1], 0).into(), StoreConfig::Redis { url }).await
+    }
+
+    async fn serve(listen: SocketAddr, store: StoreConfig) -> Self {
         let config = Config {
             listen,
             token: Some(TOKEN.into()),
-            store: StoreConfig::Embedded {
-                data_dir: dir.to_owned(),
-            },
+            store,
         };
         let server = Server::bind(config).await.expect("a free port");
         let shutdown = CancellationToken::new();

@@ -5,4 +5,6 @@
 mod cli;
 mod conformance;
 mod crashes;
+mod differential;
+mod redis;
 mod worker;
