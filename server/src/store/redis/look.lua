@@ -3,6 +3,13 @@
 -- ARGV after the common ones: what to look at, then its arguments.
 
 do
+local COUNT_OF = {
+  ready = READY, delayed = DELAYED, leased = LEASED, done = DONE, cancelled = CANCELLED,
+  abandoned = ABANDONED,
+}
+-- Leased items that are sorted in one look.
+local HELD_AT_ONCE = 2048
+
 local function look()
   local what = ARGV[5]
 
@@ -43,6 +50,22 @@ local function look()
       end
       if #rows < min(wanted, looks) then id = q.len end
       return { 'items', rows, digits(id), id >= q.len and 1 or 0 }
+    end
+    local count = q.counts[COUNT_OF[state]]
+    if count == 0 then return { 'items', rows, digits(q.len), 1 } end
+    if state == 'leased' and count <= HELD_AT_ONCE then
+      -- What is leased is held by a session; there is no need to look at the rest.
+      local held = call('ZRANGE', K.holds, 0, -1)
+      for at = 1, #held do held[at] = tonumber(held[at]) end
+      table.sort(held)
+      for _, found in ipairs(held) do
+        if found > after then
+          if #rows == min(wanted, looks) then return { 'items', rows, digits(id), 0 } end
+          id = found
+          rows[#rows + 1] = item_row(id, worker_of)
+        end
+      end
+      return { 'items', rows, digits(q.len), 1 }
     end
     local last = min(after + looks, q.len)
     local ids = {}
