@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use gangline_protocol::QueueName;
 use redis::Value;
 use tokio::time::Instant;
@@ -40,7 +40,7 @@ impl Inner {
             if round <= Instant::now() {
                 round = Instant::now() + ROUND;
                 // Redis being away is told by the link, and what is due stays due.
-                let _ = self.claim().await;
+                while matches!(self.claim().await, Ok(true)) {}
                 self.ask_for_waiters().await;
             }
         }
@@ -53,8 +53,9 @@ impl Inner {
         }
     }
 
-    /// Looks after queues that no replica has looked after for a while.
-    async fn claim(&self) -> Result<(), StoreError> {
+    /// Looks after queues that no replica has looked after for a while; tells whether there may be
+    /// more of them.
+    async fn claim(&self) -> Result<bool, StoreError> {
         let mut cmd = self.scripts.call(Script::Claim);
         cmd.arg(1)
             .arg(keys::QUEUES)
@@ -63,22 +64,28 @@ impl Inner {
         let mut fields = Fields::of(self.send(&cmd).await?)?;
         let claimed_until = fields.number()?;
         let mut names = fields.list()?;
+        let is_full = names.left() == QUEUES_AT_A_TIME;
         let mut queues: Vec<QueueName> = Vec::new();
-        while let Ok(name) = names.text() {
-            queues.extend(name.parse::<QueueName>());
+        while names.left() > 0 {
+            queues.extend(names.text()?.parse::<QueueName>());
         }
-        for queue in &queues {
-            match self.head(queue).await {
-                Ok(_) => {
-                    let due_in_ms = self.tick(queue).await?.unwrap_or(CLAIM_MS);
-                    let left_ms = CLAIM_MS.saturating_sub(due_in_ms.saturating_add(LATE_MS));
-                    self.claim_until(queue, claimed_until - left_ms).await?;
-                }
-                Err(StoreError::Refused(_)) => self.unregister(queue, claimed_until).await?,
-                Err(error) => return Err(error),
+        let looks = queues
+            .iter()
+            .map(|queue| self.look_after(queue, claimed_until));
+        try_join_all(looks).await?;
+        Ok(is_full)
+    }
+
+    async fn look_after(&self, queue: &QueueName, claimed_until: u64) -> Result<(), StoreError> {
+        match self.head(queue).await {
+            Ok(_) => {
+                let due_in_ms = self.tick(queue).await?.unwrap_or(CLAIM_MS);
+                let left_ms = CLAIM_MS.saturating_sub(due_in_ms.saturating_add(LATE_MS));
+                self.claim_until(queue, claimed_until - left_ms).await
             }
+            Err(StoreError::Refused(_)) => self.unregister(queue, claimed_until).await,
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// Shortens a claim.
