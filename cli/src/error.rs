@@ -90,6 +90,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 impl From<gangline_server::ServeError> for Error {
     fn from(error: gangline_server::ServeError) -> Self {
         use gangline_server::ServeError as E;
+        use gangline_server::store::redis::RedisTrouble;
         let text = chain(&error);
         match error {
             E::TokenNeeded(_) => Self::usage(text).hint("--token-file FILE, or GANGLINE_TOKEN"),
@@ -97,9 +98,11 @@ impl From<gangline_server::ServeError> for Error {
                 "another program may have the port {}; --listen takes another, port 0 any free one",
                 address.port()
             )),
-            E::Open { .. } => Self::disk(text),
+            E::Open { .. } | E::Tokens(_) => Self::disk(text),
             E::Store(_) => Self::disk(text)
                 .hint("make room on the disk and start again; what was acknowledged is kept"),
+            E::Redis(RedisTrouble::Url(_)) => Self::usage(text),
+            E::Redis(_) => Self::new(Kind::ServiceLost, text),
         }
     }
 }

@@ -47,4 +47,9 @@ pub enum StoreConfig {
         /// The directory; made if there is none.
         data_dir: PathBuf,
     },
+    /// In a Redis, which any number of services may share.
+    Redis {
+        /// As in `redis://user:password@host:6379/0`.
+        url: String,
+    },
 }

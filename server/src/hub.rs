@@ -26,6 +26,30 @@ struct Waiters {
     over: Vec<oneshot::Sender<()>>,
 }
 
+impl Waiters {
+    /// Tells whether anybody is left.
+    fn forget_those_who_left(&mut self) -> bool {
+        self.leases.retain(|sender| !sender.is_closed());
+        self.sessions.retain(|_, senders| {
+            senders.retain(|sender| !sender.is_closed());
+            !senders.is_empty()
+        });
+        self.over.retain(|sender| !sender.is_closed());
+        !(self.leases.is_empty() && self.sessions.is_empty() && self.over.is_empty())
+    }
+
+    fn wake(self) {
+        let Self {
+            leases,
+            sessions,
+            over,
+        } = self;
+        wake_all(leases);
+        wake_all(sessions.into_values().flatten());
+        wake_all(over);
+    }
+}
+
 /// What somebody waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -119,18 +143,26 @@ impl Hub {
             }
             Signal::Over { queue } => {
                 let waiters = self.queues().remove(queue);
-                let Some(Waiters {
-                    leases,
-                    sessions,
-                    over,
-                }) = waiters
-                else {
-                    return;
-                };
-                wake_all(leases);
-                wake_all(sessions.into_values().flatten());
-                wake_all(over);
+                if let Some(waiters) = waiters {
+                    waiters.wake();
+                }
             }
+        }
+    }
+
+    /// Returns the queues that somebody waits for.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<QueueName> {
+        let mut queues = self.queues();
+        queues.retain(|_, waiters| waiters.forget_those_who_left());
+        queues.keys().cloned().collect()
+    }
+
+    /// Wakes everybody: anything may have happened.
+    pub fn wake_all(&self) {
+        let queues = std::mem::take(&mut *self.queues());
+        for (_, waiters) in queues {
+            waiters.wake();
         }
     }
 

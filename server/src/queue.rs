@@ -31,4 +31,7 @@ mod tests;
 
 pub use command::{Command, Input, Query, Refusal, Reply, Signal};
 pub use fact::{Fact, Record};
+pub(crate) use phase::cut_front;
 pub use queues::{Effects, Queues};
+pub(crate) use retry::Draw;
+pub(crate) use state::key_hash;

@@ -16,15 +16,20 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::rate::RateLimit;
 use crate::service::Service;
+use crate::store::Store;
 use crate::store::disk::DataDir;
 use crate::store::embedded::Embedded;
 use crate::store::guarded::Guarded;
 use crate::store::metered::Metered;
-use crate::tokens::{TokenFile, Tokens};
+use crate::store::redis::{Redis, RedisTrouble, Time};
+use crate::tokens::{TokenFile, TokenStore, Tokens};
 
 /// How long running requests may take to end once the service is told to stop. Held calls do not
 /// end by themselves; whoever holds one asks again.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How soon a token that another replica has made or revoked is known here.
+const TOKENS_STEP: Duration = Duration::from_secs(2);
 
 /// Why a service did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,12 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// Redis is not there, or not to be used as it is.
+    #[error(transparent)]
+    Redis(#[from] RedisTrouble),
+    /// The tokens cannot be read.
+    #[error("cannot read the tokens")]
+    Tokens(#[source] io::Error),
     /// The store has failed for good; what was acknowledged is on disk.
     #[error("the store has failed: {0}")]
     Store(String),
@@ -66,7 +77,42 @@ pub struct Server {
     gate: Gate,
     limits: LimitsConfig,
     service: Service,
-    store: Arc<Embedded>,
+    store: Open,
+}
+
+/// A store that is open.
+#[derive(Debug)]
+enum Open {
+    Embedded(Arc<Embedded>),
+    Redis(Arc<Redis>),
+}
+
+impl Open {
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => store.clone(),
+            Self::Redis(store) => store.clone(),
+        }
+    }
+
+    /// Is cancelled when the store cannot serve ever again. Redis may always come back.
+    fn stopped(&self) -> CancellationToken {
+        match self {
+            Self::Embedded(store) => store.stopped(),
+            Self::Redis(_) => CancellationToken::new(),
+        }
+    }
+
+    /// Whoever opens the data directory next must find it free.
+    async fn close(self) {
+        match self {
+            Self::Embedded(store) => {
+                store.stop();
+                store.stopped().cancelled().await;
+            }
+            Self::Redis(_) => {}
+        }
+    }
 }
 
 impl Server {
@@ -94,26 +140,17 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let hub = Hub::default();
-        let StoreConfig::Embedded { data_dir } = store;
-        let cannot_open = |source| ServeError::Open {
-            dir: data_dir.display().to_string(),
-            source,
-        };
-        let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
-        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
         let metrics = Arc::new(Metrics::default());
-        let file = Box::new(TokenFile::new(&data_dir));
-        let tokens = Tokens::open(file, clock.clone(), random.clone()).await;
+        let (store, kept) = open(store, hub.clone(), metrics.clone()).await?;
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let tokens = Tokens::open(kept, clock, random).await;
         let gate = Gate {
             access,
-            tokens: tokens.map_err(cannot_open)?,
+            tokens: tokens.map_err(ServeError::Tokens)?,
             rate: Arc::new(RateLimit::new(limits.namespace_requests_per_second)),
             metrics: metrics.clone(),
         };
-        let disk = Box::new(Metered::new(disk, metrics.clone()));
-        let store = Embedded::open(disk, clock, random, hub.clone()).map_err(cannot_open)?;
-        let store = Arc::new(store);
-        let guarded = Guarded::new(store.clone(), metrics, limits.namespace_queues_max);
+        let guarded = Guarded::new(store.store(), metrics, limits.namespace_queues_max);
         Ok(Self {
             listener,
             address,
@@ -147,12 +184,13 @@ impl Server {
         } = self;
         let store_stopped = store.stopped();
         let stop = CancellationToken::new();
-        let metrics = gate.metrics.clone();
+        let (metrics, tokens) = (gate.metrics.clone(), gate.tokens.clone());
         let router = router(service.clone(), gate);
         let places = limits.connections_max;
         let serve = connections::serve(listener, router, places, metrics, stop.clone());
         tokio::pin!(serve);
         let result = tokio::select! {
+            () = keep_up(tokens) => Ok(()),
             () = &mut serve => Ok(()),
             () = shutdown.cancelled() => Ok(()),
             () = store_stopped.cancelled() => {
@@ -163,9 +201,48 @@ impl Server {
         stop.cancel();
         // Whatever has not ended by then is cut off with the connection.
         let _ = tokio::time::timeout(GRACE, &mut serve).await;
-        // Whoever opens the data directory next must find it free.
-        store.stop();
-        store_stopped.cancelled().await;
+        store.close().await;
         result
+    }
+}
+
+/// Opens a store, and the place of the tokens beside it.
+async fn open(
+    store: StoreConfig,
+    hub: Hub,
+    metrics: Arc<Metrics>,
+) -> Result<(Open, Box<dyn TokenStore>), ServeError> {
+    let random = Arc::new(SystemRandom);
+    match store {
+        StoreConfig::Embedded { data_dir } => {
+            let cannot_open = |source| ServeError::Open {
+                dir: data_dir.display().to_string(),
+                source,
+            };
+            let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
+            let disk = Box::new(Metered::new(disk, metrics));
+            let clock = Arc::new(SystemClock);
+            let store = Embedded::open(disk, clock, random, hub).map_err(cannot_open)?;
+            let tokens = Box::new(TokenFile::new(&data_dir));
+            Ok((Open::Embedded(Arc::new(store)), tokens))
+        }
+        StoreConfig::Redis { url } => {
+            let store = Redis::open(&url, Time::Redis, random, hub).await?;
+            let tokens = Box::new(store.tokens());
+            Ok((Open::Redis(Arc::new(store)), tokens))
+        }
+    }
+}
+
+/// Looks now and then at what other replicas have done to the tokens.
+async fn keep_up(tokens: Tokens) {
+    if !tokens.is_shared() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(TOKENS_STEP).await;
+        if let Err(error) = tokens.reload().await {
+            tracing::warn!(%error, "the tokens cannot be read again");
+        }
     }
 }

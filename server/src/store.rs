@@ -12,6 +12,7 @@ pub mod disk;
 pub mod embedded;
 pub mod guarded;
 pub mod metered;
+pub mod redis;
 
 use std::pin::Pin;
 

@@ -1,16 +1,19 @@
 //! A client that knows paths and JSON only, so that the tests see what is on the wire.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 
-/// One service, called over HTTP.
+/// One service, called over HTTP; by turns at each of its replicas.
 #[derive(Debug, Clone)]
 pub struct Api {
     http: Client,
-    /// Where the service listens.
+    /// Where the service listens; its first replica, if it has more.
     pub url: String,
+    urls: Arc<[String]>,
+    turn: Arc<AtomicUsize>,
     token: Option<String>,
 }
 
@@ -54,11 +57,28 @@ impl Api {
     /// Makes a client of a service.
     #[must_use]
     pub fn new(url: &str, token: Option<&str>) -> Self {
+        Self::of_replicas(&[url], token)
+    }
+
+    /// Makes a client of all replicas of a service.
+    #[must_use]
+    pub fn of_replicas(urls: &[&str], token: Option<&str>) -> Self {
+        let urls: Arc<[String]> = urls
+            .iter()
+            .map(|url| url.trim_end_matches('/').to_owned())
+            .collect();
         Self {
             http: Client::new(),
-            url: url.trim_end_matches('/').to_owned(),
+            url: urls[0].clone(),
+            urls,
+            turn: Arc::default(),
             token: token.map(str::to_owned),
         }
+    }
+
+    fn next_url(&self) -> &str {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        &self.urls[turn % self.urls.len()]
     }
 
     /// Returns a queue with a name that was not used before.
@@ -80,7 +100,9 @@ impl Api {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Response {
-        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.next_url()));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

@@ -50,12 +50,23 @@ impl TestServer {
     }
 
     async fn start_as(dir: &Path, listen: SocketAddr, limits: LimitsConfig) -> Self {
+        let data_dir = dir.to_owned();
+        Self::serve(listen, StoreConfig::Embedded { data_dir }, limits).await
+    }
+
+    /// Starts a service whose queues are in a Redis.
+    pub async fn start_on_redis(url: &str) -> Self {
+        let store = StoreConfig::Redis {
+            url: url.to_owned(),
+        };
+        Self::serve(([127, 0, 0, 1], 0).into(), store, LimitsConfig::default()).await
+    }
+
+    async fn serve(listen: SocketAddr, store: StoreConfig, limits: LimitsConfig) -> Self {
         let config = Config {
             listen,
             token: Some(TOKEN.into()),
-            store: StoreConfig::Embedded {
-                data_dir: dir.to_owned(),
-            },
+            store,
             limits,
         };
         let server = Server::bind(config).await.expect("a free port");

@@ -22,6 +22,16 @@ pub(crate) struct Args {
     /// Directory that keeps the queues; made if there is none
     #[arg(long, env = "GANGLINE_DATA_DIR", default_value = "gangline-data")]
     data_dir: PathBuf,
+    /// Redis that keeps the queues instead, as in redis://user:password@host:6379/0; any number
+    /// of services may share it. Better in the environment when it holds a password
+    #[arg(
+        long,
+        env = "GANGLINE_REDIS",
+        hide_env_values = true,
+        value_name = "URL",
+        conflicts_with = "data_dir"
+    )]
+    redis: Option<String>,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -109,13 +119,17 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let Args {
         listen,
         data_dir,
+        redis,
         token,
         limits,
     } = args;
     let config = Config {
         listen,
         token: token.token()?,
-        store: StoreConfig::Embedded { data_dir },
+        store: match redis {
+            Some(url) => StoreConfig::Redis { url },
+            None => StoreConfig::Embedded { data_dir },
+        },
         limits: limits.config()?,
     };
     let server = Server::bind(config).await?;

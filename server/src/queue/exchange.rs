@@ -15,7 +15,7 @@ use super::queues::{Queues, Step};
 const RETRY_MS: u64 = 1_000;
 
 impl Queues {
-    pub(super) fn exchange_without_queue(
+    pub(crate) fn exchange_without_queue(
         &self,
         name: &QueueName,
         request: &ExchangeRequest,
@@ -42,7 +42,7 @@ impl Queues {
     }
 
     /// Answers an exchange that names the uid of a queue that is gone.
-    pub(super) fn over(certificate: Certificate, request: &ExchangeRequest) -> Reply {
+    pub(crate) fn over(certificate: Certificate, request: &ExchangeRequest) -> Reply {
         let settled = request.settles.iter().map(|settle| Settled {
             id: settle.id,
             lease: settle.lease,

@@ -240,7 +240,7 @@ impl Step<'_> {
 }
 
 /// Keeps the end of a text: of an error, the last lines say the most.
-pub(super) fn cut_front(text: Box<str>, bytes_max: usize) -> Box<str> {
+pub(crate) fn cut_front(text: Box<str>, bytes_max: usize) -> Box<str> {
     if text.len() <= bytes_max {
         return text;
     }

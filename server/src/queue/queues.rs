@@ -323,14 +323,10 @@ impl Queues {
         if self.by_name.len() >= QUEUES_MAX {
             return Err(Refusal::TooManyQueues(QUEUES_MAX));
         }
-        let mut draw = Draw::new(input.random ^ 0x5eed_0f0f_0b0b_0a0a);
-        // RFC 9562 version 4 layout over two draws, so that uids look like what they are.
-        let random = (u128::from(draw.next()) << 64) | u128::from(draw.next());
-        let uid = random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
         let created = Created {
             number: self.last_number + 1,
             name: name.full().into(),
-            uid,
+            uid: Self::new_uid(input.random).0,
             at_ms: input.now_ms(),
             settings: (&QueueSettings::default()).into(),
         };
@@ -342,6 +338,14 @@ impl Queues {
             items: u64::MAX,
         });
         Ok(())
+    }
+
+    /// Returns the uid of a queue that is made in a step with this random number.
+    pub(crate) fn new_uid(random: u64) -> QueueUid {
+        let mut draw = Draw::new(random ^ 0x5eed_0f0f_0b0b_0a0a);
+        // RFC 9562 version 4 layout over two draws, so that uids look like what they are.
+        let random = (u128::from(draw.next()) << 64) | u128::from(draw.next());
+        QueueUid(random & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62))
     }
 
     pub(super) fn numbered(&mut self, number: u32) -> Result<&mut Queue, String> {
@@ -399,7 +403,12 @@ impl Queues {
             .iter()
             .rev()
             .find(|certificate| certificate.uid == uid);
-        known.cloned().unwrap_or_else(|| Certificate {
+        known.cloned().unwrap_or_else(|| Self::forgotten(name, uid))
+    }
+
+    /// Returns the certificate of a queue of which nothing is known any more.
+    pub(crate) fn forgotten(name: &QueueName, uid: QueueUid) -> Certificate {
+        Certificate {
             queue: name.clone(),
             uid,
             phase: EndPhase::Stopped,
@@ -412,7 +421,7 @@ impl Queues {
             counts: Counts::default(),
             digest: super::digest::Digest::default().to_hex(),
             history_uncertain: false,
-        })
+        }
     }
 
     pub(super) fn batch(&self, now_ms: u64, name: &QueueName, key: &str) -> Option<&BatchRecord> {

@@ -49,9 +49,9 @@ pub struct Queue {
 }
 
 /// The first 16 bytes of a key's SHA-256: enough to tell keys apart, in a fixed small size.
-pub(super) type KeyHash = [u8; 16];
+pub(crate) type KeyHash = [u8; 16];
 
-pub(super) fn key_hash(key: &ItemKey) -> KeyHash {
+pub(crate) fn key_hash(key: &ItemKey) -> KeyHash {
     let hash: [u8; 32] = Sha256::digest(key.as_str().as_bytes()).into();
     let mut short = KeyHash::default();
     short.copy_from_slice(&hash[..16]);

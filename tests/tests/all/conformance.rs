@@ -5,7 +5,8 @@
 
 mod cases;
 
-use gangline_tests::{Api, TestServer, server::TOKEN};
+use gangline_tests::redis::Keeping;
+use gangline_tests::{Api, TestRedis, TestServer, server::TOKEN};
 
 macro_rules! cases {
     ($($name:ident)*) => {
@@ -19,12 +20,35 @@ macro_rules! cases {
             })*
         }
 
+        /// The same on two replicas that share a Redis; requests go to each by turns.
+        mod redis {
+            $(#[tokio::test]
+            async fn $name() {
+                let Some(redis) = super::redis() else { return };
+                let mut replicas = [
+                    super::TestServer::start_on_redis(&redis.url).await,
+                    super::TestServer::start_on_redis(&redis.url).await,
+                ];
+                let urls = [&*replicas[0].url, &*replicas[1].url];
+                let api = super::Api::of_replicas(&urls, Some(super::TOKEN));
+                super::cases::$name(api.fresh_queue()).await;
+                for replica in &mut replicas {
+                    replica.stop().await;
+                }
+            })*
+        }
+
         #[tokio::test]
         async fn on_a_service_that_is_there_already() {
             let Some(api) = given() else { return };
             $(cases::$name(api.fresh_queue()).await;)*
         }
     };
+}
+
+/// Starts a Redis for a case, if there is one to start.
+fn redis() -> Option<TestRedis> {
+    TestRedis::is_installed().then(|| TestRedis::start(Keeping::Memory))
 }
 
 #[expect(

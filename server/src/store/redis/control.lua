@@ -1,0 +1,135 @@
+-- Phases, settings, and what people and the controller do to a queue or an item.
+--
+-- ARGV after the common ones: what to do, then its arguments.
+
+do
+local function show(id)
+  local row = item_row(id, worker_of)
+  if not row then return complete('item_not_found') end
+  return complete('item', row)
+end
+
+local acts = {}
+
+acts.configure = function()
+  if not q.ended then
+    q.settings = { ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] }
+    read_settings()
+    return complete('status')
+  end
+  return complete('over', q.uid)
+end
+
+acts.seal = function()
+  if not q.ended then q.sealed = true end
+  return complete('status')
+end
+
+acts.pause = function()
+  if q.ended then return complete('over', q.uid) end
+  q.paused = ARGV[6] == '1'
+  return complete('status')
+end
+
+-- Ends the queue, unless it is over already: then its end stays what it was.
+acts.stop = function()
+  if not q.ended then
+    local reason, by = ARGV[8] == '1' and ARGV[9] or nil, ARGV[10] == '1' and ARGV[11] or nil
+    end_queue('stopped', ARGV[6], ARGV[7], reason, by)
+  end
+  return complete('status')
+end
+
+acts.delete = function()
+  if not q.ended then end_queue('stopped', 'deleted', 'failure') end
+  local reply = complete('status')
+  reply[4] = 1
+  reply[6] = view(q)
+  remove()
+  return reply
+end
+
+acts.cancel = function()
+  local id = tonumber(ARGV[6])
+  local item, why = find(id)
+  if why == 'unknown' then return complete('item_not_found') end
+  if not item then return show(id) end
+  if q.ended then return complete('over', q.uid) end
+  local holder = item.place == IS_LEASED and session_of(item.session)
+  -- A fresh item stays in its lane, where it is skipped.
+  if item.place == FRESH then q.ghosts = q.ghosts + 1 end
+  withdraw(item)
+  set_end(item, END_CANCELLED)
+  q.counts[CANCELLED] = q.counts[CANCELLED] + 1
+  if holder then
+    set_lost(holder, id, true)
+    news[#news + 1] = holder.id
+  end
+  return show(id)
+end
+
+acts.redrive = function()
+  if q.ended then return complete('over', q.uid) end
+  -- The sweep of this very step may have left some.
+  write_pending(K.dead)
+  local wanted = min(tonumber(ARGV[6]), LEASES_A_STEP)
+  local ids = wanted > 0 and call('ZRANGE', K.dead, 0, wanted - 1) or {}
+  for at = 1, #ids do ids[at] = tonumber(ids[at]) end
+  prefetch(ids)
+  for _, id in ipairs(ids) do
+    local item = items[id]
+    withdraw(item)
+    item.attempts, item.lost_attempts = 0, 0
+    make_ready(item)
+  end
+  return complete('redriven', #ids)
+end
+
+acts.revoke = function()
+  local worker, counted = ARGV[6], ARGV[7] == '1'
+  local session = session_of_worker(worker)
+  if session then end_session(session, REVOKED, counted) end
+  local revoked_until = tonumber(call('ZSCORE', K.revoked, worker) or 0)
+  if session or revoked_until <= now_ms then
+    call('ZREMRANGEBYSCORE', K.revoked, '-inf', now_ms)
+    call('ZADD', K.revoked, now_ms + REVOKED_MS, worker)
+  end
+  return complete('revoked', session and session.id or false)
+end
+
+acts.tick = function() return complete('ticked') end
+
+local function control()
+  local act = ARGV[5]
+
+  if not q then
+    local may_create = (act == 'seal' or act == 'configure')
+    if not may_create then return { -1, '0', {}, 0, act == 'tick' and 'ticked' or 'not_found' } end
+    if ARGV[7] ~= '1' then return { -1, '0', {}, 0, 'too_many' } end
+    if act == 'configure' and ARGV[15] ~= '' then return { -1, '0', {}, 0, 'changed' } end
+    create(ARGV[6], { ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] })
+  elseif act == 'configure' and ARGV[15] ~= table.concat(q.settings, ' ') then
+    -- The new settings were made from others than these.
+    return { -1, '0', {}, 0, 'changed' }
+  end
+
+  if act == 'tick' then
+    local due = next_due()
+    if not due or due > now_ms then return { delay_of(due), '0', {}, 0, 'ticked' } end
+    if q.ended and now_ms >= q.ended.at + S.retention then
+      remove()
+      return { -1, '0', {}, 1, 'ticked' }
+    end
+  end
+
+  begin()
+  local reply = acts[act]()
+  if reply[5] == 'status' or reply[5] == 'over' then
+    reply[6] = reply[6] or view(q)
+    if reply[5] == 'over' then reply[6], reply[7] = q.uid, view(q) end
+  end
+  return reply
+end
+
+register('control', control, { 'allow-oom' })
+end

@@ -1,0 +1,100 @@
+//! The stored layout, version 1.
+//!
+//! All keys of a queue share the hash tag `{namespace.name}`, so that one script may touch them
+//! all on a Redis Cluster, too. Every script declares all of them, in the order of [`PARTS`].
+//! Binary numbers are big-endian; `I6` is a number of six bytes.
+//!
+//! | key `gangline:{queue}:…` | type | holds |
+//! | --- | --- | --- |
+//! | `meta` | string | the head: a msgpack map with `layout`, uid, settings, phase, counts, digest, queue time, the newest lease number |
+//! | `pages` | hash | page number → 32 end offsets of `I2`, then the records of 32 consecutive items; dropped when all of them are settled |
+//! | `blobs` | hash | id → record, for records over 512 bytes |
+//! | `ends` | hash | page number → 32 numbers of `I4`: 0, the place of the result plus one, or 2³²−1 for cancelled |
+//! | `live` | hash | id → what changes of an item: only for items in flight, delayed, dead, or that came back |
+//! | `fresh:0` … `fresh:9` | list | runs of ids never leased, `first` or `first:count`, a list a priority |
+//! | `back` | sorted set | ready items that came back, by (9 − priority) · 2⁴⁴ + id |
+//! | `alone` | sorted set | ready items whose last attempt must run alone, by id |
+//! | `delayed` | sorted set | delayed items by when they are due |
+//! | `dead` | sorted set | dead items by id |
+//! | `dedupe` | hash | first 16 bytes of a key's SHA-256 → id |
+//! | `sessions` | hash | session → a msgpack map |
+//! | `expires` | sorted set | sessions by deadline in queue time |
+//! | `workers` | hash | worker name → its session |
+//! | `holds` | sorted set | leased items by the serial number of their session |
+//! | `answers` | hash | `serial:page` → up to 64 settles that counted, `I6` id, `I8` lease, outcome |
+//! | `lost` | hash | session → ids that it lost without its doing |
+//! | `revoked` | sorted set | worker names by until when they get no session |
+//! | `limits` | sorted set | leased items by the end of their time limit, in queue time |
+//! | `ended` | sorted set | the last 1,024 sessions that ended, by order and cause |
+//! | `results` | list | `I6` id, `I2` attempt, `I6` ms it took, whether it has a key, `I2` length, key, result |
+//! | `gone` | list | heads of deleted queues of this name, newest first; for a week |
+//! | `batch:KEY` | string | what a push under an `Idempotency-Key` took; for 24 h, whatever becomes of the queue |
+//!
+//! A record is one byte (priority; 16: has a key, 32: a time limit, 64: `maxAttempts`, 128: a
+//! trace context), then of these what it has (`I6`, `I2`, `I2` length and key, one byte length
+//! and trace context), then the payload as it was sent.
+//!
+//! Beside the queues there is `gangline:{queues}`, a sorted set of all queue names by when some
+//! replica should look after them, and the channel `gangline:news`.
+
+use gangline_protocol::QueueName;
+use redis::Cmd;
+
+/// The version that this code reads and writes; it stands in every head.
+#[cfg(test)]
+pub(super) const LAYOUT: u32 = 1;
+
+/// The tokens: a hash from a token's id to its JSON.
+pub(super) const TOKENS: &str = "gangline:{tokens}";
+
+/// All queue names by when to look after them.
+pub(super) const QUEUES: &str = "gangline:{queues}";
+
+/// Where replicas tell each other what has changed.
+pub(super) const NEWS: &str = "gangline:news";
+
+/// The keys of a queue, in the order in which scripts get them (`names` in `head.lua`).
+const PARTS: [&str; 31] = [
+    "meta", "pages", "blobs", "ends", "live", "back", "alone", "delayed", "dead", "dedupe",
+    "sessions", "expires", "workers", "holds", "answers", "lost", "revoked", "limits", "ended",
+    "results", "gone", "fresh:0", "fresh:1", "fresh:2", "fresh:3", "fresh:4", "fresh:5", "fresh:6",
+    "fresh:7", "fresh:8", "fresh:9",
+];
+
+/// Adds the keys of a queue to a call of a script, with their number before them.
+pub(super) fn add(cmd: &mut Cmd, queue: &QueueName, batch: Option<&str>) {
+    cmd.arg(PARTS.len() + usize::from(batch.is_some()));
+    let mut key = format!("gangline:{{{}}}:", queue.full());
+    let prefix = key.len();
+    for part in PARTS {
+        key.truncate(prefix);
+        key.push_str(part);
+        cmd.arg(&key);
+    }
+    if let Some(batch) = batch {
+        key.truncate(prefix);
+        key.push_str("batch:");
+        key.push_str(batch);
+        cmd.arg(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scripts::HEAD;
+    use super::*;
+
+    #[test]
+    fn the_scripts_know_the_same_keys_and_the_same_layout() {
+        let (_, rest) = HEAD.split_once("local names = {").expect("a list of names");
+        let (list, _) = rest.split_once('}').expect("its end");
+        let mut names: Vec<String> = list
+            .split(',')
+            .map(|name| name.trim().trim_matches('\'').to_owned())
+            .filter(|name| !name.is_empty())
+            .collect();
+        names.extend((0..10).map(|priority| format!("fresh:{priority}")));
+        assert_eq!(names, PARTS);
+        assert!(HEAD.contains(&format!("local LAYOUT = {LAYOUT}\n")));
+    }
+}

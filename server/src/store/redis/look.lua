@@ -1,0 +1,104 @@
+-- Looks that change nothing: no time passes.
+--
+-- ARGV after the common ones: what to look at, then its arguments.
+
+do
+local COUNT_OF = {
+  ready = READY, delayed = DELAYED, leased = LEASED, done = DONE, cancelled = CANCELLED,
+  abandoned = ABANDONED,
+}
+-- Leased items that are sorted in one look.
+local HELD_AT_ONCE = 2048
+
+local function look()
+  local what = ARGV[5]
+
+  if what == 'stream' then
+    local packed = call('GET', KEYS[#names + 11])
+    local taken = packed and cmsgpack.unpack(packed)
+    if not taken or taken.kind ~= 'chunk' or now_ms >= taken.at + 24 * 3600 * 1000 then
+      return { 'stream', false }
+    end
+    return {
+      'stream',
+      { taken.uid, taken.lines, taken.hash, taken.added, taken.duplicates, taken.complete and 1 or 0 },
+    }
+  end
+
+  if not q then return { 'not_found' } end
+
+  if what == 'status' then
+    local due = next_due()
+    return { 'status', view(q), delay_of(due), digits(leasable()) }
+  end
+
+  if what == 'item' then
+    local row = item_row(tonumber(ARGV[6]), worker_of)
+    if not row then return { 'item_not_found' } end
+    return { 'item', row }
+  end
+
+  -- Items of a range of ids, those in a state only.
+  if what == 'items' then
+    local after, wanted, state, looks = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+    local rows, id = {}, after
+    if state == 'dead' then
+      for _, found in ipairs(call('ZRANGEBYSCORE', K.dead, '(' .. digits(after), '+inf',
+        'LIMIT', 0, min(wanted, looks))) do
+        id = tonumber(found)
+        rows[#rows + 1] = item_row(id, worker_of)
+      end
+      if #rows < min(wanted, looks) then id = q.len end
+      return { 'items', rows, digits(id), id >= q.len and 1 or 0 }
+    end
+    local count = q.counts[COUNT_OF[state]]
+    if count == 0 then return { 'items', rows, digits(q.len), 1 } end
+    if state == 'leased' and count <= HELD_AT_ONCE then
+      -- What is leased is held by a session; there is no need to look at the rest.
+      local held = call('ZRANGE', K.holds, 0, -1)
+      for at = 1, #held do held[at] = tonumber(held[at]) end
+      table.sort(held)
+      for _, found in ipairs(held) do
+        if found > after then
+          if #rows == min(wanted, looks) then return { 'items', rows, digits(id), 0 } end
+          id = found
+          rows[#rows + 1] = item_row(id, worker_of)
+        end
+      end
+      return { 'items', rows, digits(q.len), 1 }
+    end
+    local last = min(after + looks, q.len)
+    local ids = {}
+    for n = after + 1, last do ids[#ids + 1] = n end
+    prefetch(ids)
+    while id < last and #rows < wanted do
+      id = id + 1
+      local row = item_row(id, worker_of)
+      if state == '' or row[2] == state then rows[#rows + 1] = row end
+    end
+    return { 'items', rows, digits(id), id >= q.len and 1 or 0 }
+  end
+
+  if what == 'results' then
+    local cursor, wanted = tonumber(ARGV[6]), tonumber(ARGV[7])
+    if cursor >= q.results or wanted == 0 then return { 'results', {} } end
+    return { 'results', call('LRANGE', K.results, cursor, cursor + wanted - 1) }
+  end
+
+  if what == 'workers' then
+    local part = call('HSCAN', K.sessions, ARGV[6], 'COUNT', 256)
+    local rows = {}
+    for at = 2, #part[2], 2 do
+      local session = session_of(part[2][at - 1])
+      if session then
+        rows[#rows + 1] = {
+          session.worker, session.id, session.holds, session.done, session.opened, session.idle,
+        }
+      end
+    end
+    return { 'workers', part[1], rows }
+  end
+end
+
+register('look', look, { 'no-writes' })
+end

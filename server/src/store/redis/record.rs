@@ -1,0 +1,173 @@
+//! Items and results, from the records in which they are kept.
+
+use gangline_protocol::item::ResultView;
+use gangline_protocol::{ItemId, ItemKey, ItemState, ItemView, LeaseNumber, Timestamp};
+
+use super::encode::{HAS_KEY, HAS_MAX_ATTEMPTS, HAS_TIME_LIMIT, HAS_TRACEPARENT};
+use super::fields::{Decoded, Fields, Malformed, big_endian, json, small, take, text};
+
+/// An item's record, as it was pushed.
+pub(super) struct Record<'a> {
+    pub(super) key: Option<ItemKey>,
+    pub(super) time_limit_ms: Option<u64>,
+    pub(super) traceparent: Option<Box<str>>,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Decoded<Self> {
+        let mut rest = bytes;
+        let flags = take(&mut rest, 1)?[0];
+        let has = |flag: u8| flags & flag != 0;
+        let time_limit_ms = match has(HAS_TIME_LIMIT) {
+            true => Some(big_endian(take(&mut rest, 6)?)),
+            false => None,
+        };
+        if has(HAS_MAX_ATTEMPTS) {
+            take(&mut rest, 2)?;
+        }
+        let key = match has(HAS_KEY) {
+            true => {
+                let bytes = usize::try_from(big_endian(take(&mut rest, 2)?));
+                Some(key(take(&mut rest, bytes.unwrap_or(usize::MAX))?)?)
+            }
+            false => None,
+        };
+        let traceparent = match has(HAS_TRACEPARENT) {
+            true => {
+                let bytes = take(&mut rest, 1)?[0];
+                Some(text(take(&mut rest, bytes.into())?.to_vec())?.into())
+            }
+            false => None,
+        };
+        Ok(Self {
+            key,
+            time_limit_ms,
+            traceparent,
+            payload: rest,
+        })
+    }
+}
+
+fn key(bytes: &[u8]) -> Decoded<ItemKey> {
+    text(bytes.to_vec())?
+        .parse()
+        .map_err(|_| Malformed("no item key"))
+}
+
+/// Reads a row of the results.
+fn result(bytes: &[u8]) -> Decoded<ResultView> {
+    let mut rest = bytes;
+    let id = ItemId(big_endian(take(&mut rest, 6)?));
+    let attempt = small(big_endian(take(&mut rest, 2)?))?;
+    let took_ms = big_endian(take(&mut rest, 6)?);
+    let has_key = take(&mut rest, 1)?[0] == 1;
+    let key_bytes = usize::from(small(big_endian(take(&mut rest, 2)?))?);
+    let key_text = take(&mut rest, key_bytes)?;
+    Ok(ResultView {
+        id,
+        key: if has_key { Some(key(key_text)?) } else { None },
+        result: json(rest)?,
+        attempt,
+        took_ms,
+    })
+}
+
+/// Reads a page of results.
+pub(super) fn results(fields: &mut Fields) -> Decoded<Vec<ResultView>> {
+    let mut rows = fields.list()?;
+    let mut results = Vec::with_capacity(rows.left());
+    while rows.left() > 0 {
+        results.push(result(&rows.bytes()?)?);
+    }
+    Ok(results)
+}
+
+/// Reads a page of items.
+pub(super) fn items(fields: &mut Fields) -> Decoded<Vec<ItemView>> {
+    let mut rows = fields.list()?;
+    let mut items = Vec::with_capacity(rows.left());
+    while rows.left() > 0 {
+        items.push(item(&mut rows)?);
+    }
+    Ok(items)
+}
+
+/// Reads a look at an item (`item_row` in `items.lua`).
+pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
+    let mut row = fields.list()?;
+    let id = ItemId(row.number()?);
+    let state = state_of(&row.text()?)?;
+    let mut view = ItemView {
+        id,
+        state,
+        key: None,
+        payload: None,
+        result: None,
+        attempts: 0,
+        error: None,
+        due_at: None,
+        lease: None,
+        session: None,
+        worker: None,
+        since: None,
+    };
+    match state {
+        ItemState::Cancelled => return Ok(view),
+        ItemState::Done => {
+            let done = result(&row.bytes()?)?;
+            view.key = done.key;
+            view.result = Some(done.result);
+            view.attempts = done.attempt;
+            return Ok(view);
+        }
+        ItemState::Ready
+        | ItemState::Delayed
+        | ItemState::Leased
+        | ItemState::Dead
+        | ItemState::Abandoned => {}
+    }
+    let record = row.bytes()?;
+    let record = Record::of(&record)?;
+    view.key = record.key;
+    view.payload = Some(json(record.payload)?);
+    view.attempts = small(row.number()?)?;
+    view.error = row.optional_text()?.map(Into::into);
+    let time = row.optional_number()?.map(Timestamp);
+    match state {
+        ItemState::Delayed => view.due_at = time,
+        ItemState::Dead | ItemState::Leased => view.since = time,
+        ItemState::Ready | ItemState::Abandoned | ItemState::Done | ItemState::Cancelled => {}
+    }
+    view.lease = row.optional_number()?.map(LeaseNumber);
+    view.session = row.optional_parsed()?;
+    view.worker = row.optional_parsed()?;
+    Ok(view)
+}
+
+/// A state as the scripts name it.
+pub(super) fn state_name(state: ItemState) -> &'static str {
+    match state {
+        ItemState::Ready => "ready",
+        ItemState::Delayed => "delayed",
+        ItemState::Leased => "leased",
+        ItemState::Done => "done",
+        ItemState::Dead => "dead",
+        ItemState::Cancelled => "cancelled",
+        ItemState::Abandoned => "abandoned",
+    }
+}
+
+fn state_of(name: &str) -> Decoded<ItemState> {
+    let all = [
+        ItemState::Ready,
+        ItemState::Delayed,
+        ItemState::Leased,
+        ItemState::Done,
+        ItemState::Dead,
+        ItemState::Cancelled,
+        ItemState::Abandoned,
+    ];
+    let found = all.into_iter().find(|state| state_name(*state) == name);
+    found.ok_or(Malformed("no such item state"))
+}

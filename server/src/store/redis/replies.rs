@@ -1,0 +1,168 @@
+//! The replies to pushes and exchanges, and looks at sessions and streams.
+
+use gangline_protocol::{
+    ExchangeReply, ExchangeRequest, ItemId, LeaseNumber, LeaseReply, LeasedItem, PushReply, Pushed,
+    QueueName, SessionEnd, SettleStatus, Settled, Timestamp, Wait, WaitReason, WorkerView,
+};
+use redis::Value;
+
+use super::fields::{Decoded, Fields, Malformed, big_endian, json, small};
+use super::head::Head;
+use super::record::Record;
+use crate::queue::command::StreamState;
+
+/// Reads the answer to a push.
+pub(super) fn pushed(fields: &mut Fields) -> Decoded<PushReply> {
+    let uid = fields.parsed()?;
+    let items = fields.bytes()?;
+    let items = items.chunks_exact(7).map(|row| Pushed {
+        id: ItemId(big_endian(&row[1..])),
+        duplicate: row[0] == 1,
+    });
+    Ok(PushReply {
+        uid,
+        items: items.collect(),
+        added: fields.number()?,
+        duplicates: fields.number()?,
+        sealed: fields.flag()?,
+    })
+}
+
+/// Reads the answer to an exchange.
+pub(super) fn exchange(
+    fields: &mut Fields,
+    queue: &QueueName,
+    request: &ExchangeRequest,
+) -> Decoded<ExchangeReply> {
+    let uid = fields.parsed()?;
+    let heartbeat_ms = fields.number()?;
+    let mut statuses = fields.list()?;
+    let mut settled = Vec::with_capacity(request.settles.len());
+    for settle in &request.settles {
+        let (id, lease) = (settle.id, settle.lease);
+        let status = settle_status(statuses.integer()?)?;
+        settled.push(Settled { id, lease, status });
+    }
+    let session_end = match fields.next() {
+        Value::Nil => None,
+        Value::Int(code) => Some(session_end(code)?),
+        _ => return Err(Malformed("no session end")),
+    };
+    let session = fields.optional_parsed()?;
+    let mut lost_ids = fields.list()?;
+    let mut lost = Vec::with_capacity(lost_ids.left());
+    while lost_ids.left() > 0 {
+        lost.push(ItemId(lost_ids.number()?));
+    }
+    let lease = fields.optional_list()?.map(lease).transpose()?;
+    let over = Head::optional(fields)?.and_then(|head| head.certificate(queue));
+    Ok(ExchangeReply {
+        session,
+        uid: Some(uid),
+        heartbeat_ms: Some(heartbeat_ms),
+        settled,
+        lost,
+        session_end,
+        lease,
+        over,
+    })
+}
+
+fn settle_status(code: i64) -> Decoded<SettleStatus> {
+    Ok(match code {
+        0 => SettleStatus::Ok,
+        1 => SettleStatus::AlreadySettled,
+        2 => SettleStatus::StaleLease,
+        3 => SettleStatus::Cancelled,
+        4 => SettleStatus::UnknownItem,
+        5 => SettleStatus::Over,
+        _ => return Err(Malformed("no settle status")),
+    })
+}
+
+fn session_end(code: i64) -> Decoded<SessionEnd> {
+    Ok(match code {
+        -1 => SessionEnd::Unknown,
+        0 => SessionEnd::Expired,
+        1 => SessionEnd::Replaced,
+        2 => SessionEnd::Revoked,
+        3 => SessionEnd::Left,
+        _ => return Err(Malformed("no session end")),
+    })
+}
+
+fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
+    let Some(reason) = fields.optional_text()? else {
+        let lease = LeaseNumber(fields.number()?);
+        let mut rows = fields.list()?;
+        let mut items = Vec::with_capacity(rows.left() / 3);
+        while rows.left() > 0 {
+            let (id, attempt) = (ItemId(rows.number()?), small(rows.number()?)?);
+            let record = rows.bytes()?;
+            let record = Record::of(&record)?;
+            items.push(LeasedItem {
+                id,
+                lease,
+                attempt,
+                key: record.key,
+                time_limit_ms: record.time_limit_ms,
+                traceparent: record.traceparent,
+                payload: json(record.payload)?,
+            });
+        }
+        return Ok(LeaseReply::Items(items));
+    };
+    let reason = match reason.as_str() {
+        "nothing_ready" => WaitReason::NothingReady,
+        "paused" => WaitReason::Paused,
+        "delayed" => WaitReason::Delayed,
+        "limit_reached" => WaitReason::LimitReached,
+        "last_attempt_alone" => WaitReason::LastAttemptAlone,
+        "revoked" => WaitReason::Revoked,
+        _ => return Err(Malformed("no wait reason")),
+    };
+    Ok(LeaseReply::Wait(Wait {
+        reason,
+        retry_ms: fields.number()?,
+        due_at: fields.optional_number()?.map(Timestamp),
+    }))
+}
+
+/// Reads a page of sessions.
+pub(super) fn workers(fields: &mut Fields) -> Decoded<Vec<WorkerView>> {
+    let mut rows = fields.list()?;
+    let mut views = Vec::with_capacity(rows.left());
+    while rows.left() > 0 {
+        let mut row = rows.list()?;
+        let (worker, session) = (row.parsed()?, row.parsed()?);
+        let holds = u32::try_from(row.number()?).unwrap_or(u32::MAX);
+        let (done, opened_ms, idle_ms) = (row.number()?, row.number()?, row.number()?);
+        views.push(WorkerView {
+            worker,
+            session,
+            holds,
+            done,
+            opened_at: Timestamp(opened_ms),
+            idle_since: (holds == 0).then_some(Timestamp(idle_ms)),
+        });
+    }
+    Ok(views)
+}
+
+/// Reads how far a stream was taken.
+pub(super) fn stream(fields: &mut Fields) -> Decoded<Option<StreamState>> {
+    let Some(mut stream) = fields.optional_list()? else {
+        return Ok(None);
+    };
+    Ok(Some(StreamState {
+        uid: stream.parsed()?,
+        lines: stream.number()?,
+        hash: {
+            let hash = stream.bytes()?;
+            hash.try_into().map_err(|_| Malformed("no hash"))?
+        },
+        added: stream.number()?,
+        duplicates: stream.number()?,
+        complete: stream.flag()?,
+    }))
+}

@@ -1,0 +1,143 @@
+//! A Redis of a test's own: a child process on a free port, in a directory that goes with it.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// How long a Redis may take until it answers.
+const START: Duration = Duration::from_secs(20);
+
+/// How often it is asked.
+const STEP: Duration = Duration::from_millis(5);
+
+/// A running Redis; dropping it kills it.
+#[derive(Debug)]
+pub struct TestRedis {
+    /// Where it listens, as in `redis://127.0.0.1:1234`.
+    pub url: String,
+    port: u16,
+    extra: Vec<String>,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+/// How Redis keeps what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// In memory only.
+    Memory,
+    /// In its log, with a sync before each reply.
+    Always,
+}
+
+impl TestRedis {
+    /// Tells whether there is a `redis-server` to start, and says so if a test must be skipped.
+    #[expect(
+        clippy::print_stderr,
+        reason = "who runs the suite must see what did not run"
+    )]
+    #[must_use]
+    pub fn is_installed() -> bool {
+        let mut command = Command::new("redis-server");
+        command
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let is_installed = command.status().is_ok_and(|status| status.success());
+        if !is_installed {
+            eprintln!("SKIPPED: no redis-server here; `apt-get install redis-server` brings it");
+        }
+        is_installed
+    }
+
+    /// Starts a Redis on an empty directory.
+    #[must_use]
+    pub fn start(keeping: Keeping) -> Self {
+        Self::start_with(keeping, &[])
+    }
+
+    /// Starts a Redis with more settings, as on its command line.
+    #[must_use]
+    pub fn start_with(keeping: Keeping, extra: &[&str]) -> Self {
+        let port = free_port();
+        let keep: &[&str] = match keeping {
+            Keeping::Memory => &["--appendonly", "no"],
+            Keeping::Always => &["--appendonly", "yes", "--appendfsync", "always"],
+        };
+        let mut redis = Self {
+            url: format!("redis://127.0.0.1:{port}"),
+            port,
+            extra: keep
+                .iter()
+                .chain(extra)
+                .map(|&word| word.to_owned())
+                .collect(),
+            dir: tempfile::tempdir().expect("a directory"),
+            child: None,
+        };
+        redis.restart();
+        redis
+    }
+
+    /// Starts it again on what it has kept.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new("redis-server");
+        command
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--port",
+                &self.port.to_string(),
+            ])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .args(&self.extra)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        self.child = Some(command.spawn().expect("redis-server to start"));
+        for _ in 0..START.as_millis() / STEP.as_millis() {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(STEP);
+        }
+        panic!("redis-server does not answer on port {}", self.port);
+    }
+
+    /// Kills it, as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("to be killed");
+            child.wait().expect("its end");
+        }
+    }
+
+    /// Returns its process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Returns the directory of its log.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

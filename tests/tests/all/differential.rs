@@ -1,0 +1,187 @@
+//! The Redis store against the state machine: the same random commands, clock and random numbers
+//! on both, and every reply must be the same.
+//!
+//! Nothing is normalised: session ids, uids, lease numbers and back-off are all drawn from the
+//! number that comes in with a step. With several queues the clock never stands still, since the
+//! state machine keeps one newest lease number for all queues, and Redis one for each.
+//!
+//! `GANGLINE_DIFFERENTIAL_WALKS` and `GANGLINE_DIFFERENTIAL_SEED` run more, or one again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gangline_server::clock::{Clock, Random};
+use gangline_server::hub::Hub;
+use gangline_server::queue::{Command, Effects, Input, Queues, Refusal, Reply};
+use gangline_server::store::redis::{Redis, Time};
+use gangline_server::store::{Store, StoreError};
+use gangline_tests::TestRedis;
+use gangline_tests::redis::Keeping;
+
+mod moves;
+
+use moves::{Mover, looks};
+
+/// Walks unless told otherwise; a walk has [`STEPS`] commands.
+const WALKS: u64 = 40;
+const STEPS: usize = 300;
+
+/// After so many commands everything that can be looked at is compared.
+const LOOK_EVERY: usize = 10;
+
+#[derive(Default)]
+struct Given(AtomicU64);
+
+impl Clock for Given {
+    fn now_us(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Random for Given {
+    fn draw(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is configured by its environment"
+)]
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[tokio::test]
+async fn redis_gives_the_replies_of_the_state_machine() {
+    if !TestRedis::is_installed() {
+        eprintln!("SKIPPED: no redis-server on the PATH; `apt-get install redis-server` brings it");
+        return;
+    }
+    let redis = TestRedis::start_with(Keeping::Memory, &["--databases", "1024"]);
+    let first = number("GANGLINE_DIFFERENTIAL_SEED").unwrap_or(1);
+    let walks = number("GANGLINE_DIFFERENTIAL_WALKS")
+        .unwrap_or(WALKS)
+        .min(1_024);
+    let mut kinds = BTreeSet::new();
+    for walk in 0..walks {
+        compare(&format!("{}/{walk}", redis.url), first + walk, &mut kinds).await;
+    }
+    // A walk that never gets anywhere would compare nothing.
+    let missing: Vec<&str> = KINDS
+        .into_iter()
+        .filter(|kind| !kinds.contains(*kind))
+        .collect();
+    assert!(
+        first != 1 || walks < WALKS || missing.is_empty(),
+        "no reply was like {missing:?}"
+    );
+}
+
+/// What replies must have been about, at least once.
+const KINDS: [&str; 33] = [
+    "AlreadySettled",
+    "StaleLease",
+    "UnknownItem",
+    "status: Cancelled",
+    "status: Over",
+    "status: Ok",
+    "NoSuchQueue",
+    "NothingReady",
+    "reason: Paused",
+    "reason: Delayed",
+    "LimitReached",
+    "LastAttemptAlone",
+    "reason: Revoked",
+    "Some(Expired)",
+    "Some(Replaced)",
+    "Some(Revoked)",
+    "Some(Left)",
+    "Some(Unknown)",
+    "lost: [ItemId",
+    "phase: Drained",
+    "cause: Worker",
+    "cause: Stop",
+    "cause: Deleted",
+    "nothing more is known",
+    "Err(Sealed",
+    "Err(Over",
+    "Err(IdempotencyMismatch",
+    "Err(StreamConflict",
+    "Err(LeaseNumberOutOfOrder",
+    "Err(OutOfBounds",
+    "duplicate: true",
+    "Redriven(2)",
+    "traceparent: Some",
+];
+
+async fn compare(url: &str, seed: u64, kinds: &mut BTreeSet<&'static str>) {
+    let (clock, random) = (Arc::new(Given::default()), Arc::new(Given::default()));
+    let time = Time::Given(clock.clone());
+    let store = Redis::open(url, time, random.clone(), Hub::default())
+        .await
+        .unwrap();
+    let mut queues = Queues::default();
+    let mut mover = Mover::new(seed);
+    let mut history = Vec::new();
+    for step in 0..STEPS {
+        let (input, command) = mover.next();
+        clock.0.store(input.now_us, Ordering::SeqCst);
+        random.0.store(input.random, Ordering::SeqCst);
+        history.push(format!("{} {command:?}", input.now_us));
+        let expected = queues.apply(input, command.clone(), &mut Effects::default());
+        let got = refusal(store.execute(command.clone()).await);
+        same(seed, step, &history, &expected, &got);
+        mover.observe(&command, &expected);
+        let reply = format!("{expected:?}");
+        kinds.extend(KINDS.into_iter().filter(|kind| reply.contains(kind)));
+        if step % LOOK_EVERY == 0 || step + 1 == STEPS {
+            for query in looks(&mut mover) {
+                let expected = queues.read(input.now_ms(), query.clone());
+                let got = refusal(store.query(query.clone()).await);
+                history.push(format!("{query:?}"));
+                same(seed, step, &history, &expected, &got);
+                history.pop();
+            }
+        }
+    }
+}
+
+fn refusal(answer: Result<Reply, StoreError>) -> Result<Reply, Refusal> {
+    answer.map_err(|error| match error {
+        StoreError::Refused(refusal) => refusal,
+        error => panic!("{error}"),
+    })
+}
+
+#[track_caller]
+fn same(
+    seed: u64,
+    step: usize,
+    history: &[String],
+    expected: &Result<Reply, Refusal>,
+    got: &Result<Reply, Refusal>,
+) {
+    let (expected, got) = (format!("{expected:?}"), format!("{got:?}"));
+    let recent = &history[history.len().saturating_sub(12)..];
+    assert!(
+        expected == got,
+        "seed {seed}, step {step}: the replies differ\nstate machine: {expected}\nRedis: {got}\n\
+         after\n{}",
+        recent.join("\n")
+    );
+}
+
+/// What a walk starts with, and what it may see.
+#[test]
+fn a_seed_makes_the_same_walk() {
+    let input = |input: Input| (input.now_us, input.random);
+    let (mut one, mut other) = (Mover::new(7), Mover::new(7));
+    for _ in 0..100 {
+        let ((a, first), (b, second)) = (one.next(), other.next());
+        assert_eq!(input(a), input(b));
+        assert_eq!(format!("{first:?}"), format!("{second:?}"));
+        let _: (&Command, &Command) = (&first, &second);
+    }
+}
