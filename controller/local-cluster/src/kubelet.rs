@@ -7,7 +7,9 @@ mod back_off;
 mod container;
 mod environment;
 mod expansion;
+mod identity;
 mod images;
+mod leftovers;
 mod log_file;
 mod logs;
 mod pod;
@@ -34,9 +36,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use back_off::BackOff;
+pub use identity::Identity;
 pub use images::{Image, Images};
 pub use logs::{LogError, LogOptions};
-pub use run::{Exit, Identity, Run};
+pub use run::{Exit, Run};
 use supervisors::Supervisors;
 
 /// A change to a Pod of this node.
@@ -44,6 +47,8 @@ use supervisors::Supervisors;
 pub enum PodEvent {
     /// The Pod exists in this form. The first events list all Pods.
     Applied(Box<Pod>),
+    /// All Pods of the first list have come: what else there is of state on this machine belongs to no Pod any more.
+    Listed,
     /// The Pod's object is gone.
     Deleted(String),
 }
@@ -71,7 +76,8 @@ pub type ConfigData = BTreeMap<String, Vec<u8>>;
 
 /// What the kubelet needs of the API server.
 pub trait PodApi: Send + Sync + 'static {
-    /// All Pods of this node, then every change; `Deleted` carries the uid.
+    /// All Pods of this node, `Listed`, then every change; `Deleted` carries the uid. Without a `Listed`, nothing is cleaned
+    /// up that an earlier kubelet left of Pods which are gone.
     fn watch(&self) -> BoxStream<'static, PodEvent>;
     /// Replaces the status of this Pod, save conditions of types that `status` does not name: others may have written those
     /// since the kubelet saw the Pod. [`io::ErrorKind::NotFound`] says that there is no such Pod any more; after any other error
@@ -99,7 +105,7 @@ pub trait PodApi: Send + Sync + 'static {
 /// Settings of the kubelet.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where Pods keep their state: `UID/CONTAINER/RUN/`.
+    /// Where Pods keep their state: files `UID/CONTAINER.RUN`.
     pub root: PathBuf,
     /// The command that becomes [`supervisor::main`].
     pub supervisor: Vec<String>,
@@ -178,6 +184,12 @@ impl Kubelet {
                         let (sender, receiver) = watch::channel(Some(*pod));
                         pods.insert(uid, sender);
                         tasks.spawn(pod::run(Arc::clone(&self.node), receiver));
+                    }
+                }
+                Some(PodEvent::Listed) => {
+                    let is_known = |uid: &str| pods.contains_key(uid);
+                    for leftover in leftovers::find(&self.node.config.root, is_known) {
+                        tasks.spawn(leftover.clear());
                     }
                 }
                 Some(PodEvent::Deleted(uid)) => {

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use super::back_off::Pace;
 use super::environment::{Environment, Sources, gather};
+use super::identity::{Identity, descendants};
 use super::logs::last_lines;
-use super::pod::{Life, Place, Stop};
-use super::run::{Exit, Identity, Run, Runs, descendants};
+use super::pod::{Life, Place, Stop, grace};
+use super::run::{Exit, Run, Runs};
 use super::status::State;
 use super::supervisor::Spec;
 use super::supervisors::{Link, Start};
@@ -22,6 +24,9 @@ use super::{environment, images};
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 /// How often a container asks again for what its environment refers to.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
+
+/// Kubernetes' reason for an end that nobody saw.
+const UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// When a container is run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +113,14 @@ impl<'a> Own<'a> {
     fn find(life: &'a Life, place: Place) -> Option<Self> {
         let container = life.container(place)?;
         let runs = Runs::of(&life.node.config.root, life.uid(), &container.name);
-        let number = runs.newest().unwrap_or(0);
+        let number = match (runs.newest(), remembered(&life.pod, &container.name)) {
+            (Some(number), _) => number,
+            (None, None) => 0,
+            (None, Some((number, exit))) => {
+                let _ = runs.create(number).and_then(|run| run.record(&exit));
+                number
+            }
+        };
         Some(Self {
             life,
             place,
@@ -181,6 +193,37 @@ impl<'a> Own<'a> {
     }
 }
 
+/// The newest run of a container and its end as the Pod's status has them, for a kubelet whose own state is lost: what has
+/// run is not taken for new.
+fn remembered(pod: &Pod, container: &str) -> Option<(u32, Exit)> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let mut all = lists.into_iter().flatten().flatten();
+    let known = all.find(|known| known.name == container)?;
+    let at = |time: &Option<Time>| time.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let state = known.state.clone().unwrap_or_default();
+    let last = known.last_state.clone().unwrap_or_default();
+    let exit = match (state.terminated.or(last.terminated), state.running) {
+        (_, Some(running)) => Exit {
+            started: at(&running.started_at),
+            ..Exit::without_program(
+                137,
+                UNKNOWN,
+                "the state of the container was lost".to_owned(),
+            )
+        },
+        (Some(ended), None) => Exit {
+            code: ended.exit_code,
+            reason: ended.reason,
+            message: ended.message,
+            started: at(&ended.started_at),
+            finished: at(&ended.finished_at),
+        },
+        (None, None) => return None,
+    };
+    Some((u32::try_from(known.restart_count).ok()?, exit))
+}
+
 async fn spec(life: &Life, container: &Container) -> Result<Spec, environment::Missing> {
     let (config, api) = (&life.node.config, &*life.node.api);
     let configs = gather(api, &life.pod, container)
@@ -217,6 +260,7 @@ async fn spec(life: &Life, container: &Container) -> Result<Spec, environment::M
         inherit: config.inherit,
         log_max: config.log_max,
         bound: config.bound,
+        grace: grace(&life.pod),
     })
 }
 
@@ -277,7 +321,7 @@ async fn look_after(run: &Run, stop: &mut watch::Receiver<Option<Stop>>) -> Exit
 }
 
 /// The end of a run whose supervisor was killed: nobody knows the program's own, so it is made certain.
-fn lost(run: &Run) -> Exit {
+pub(super) fn lost(run: &Run) -> Exit {
     if let Some(program) = run.program().filter(Identity::alive) {
         let family = descendants(program.pid);
         let _ = killpg(Pid::from_raw(program.pid), Signal::SIGKILL);
@@ -287,7 +331,7 @@ fn lost(run: &Run) -> Exit {
     }
     let mut exit = Exit::without_program(
         137,
-        "ContainerStatusUnknown",
+        UNKNOWN,
         "the supervisor of the container was killed".to_owned(),
     );
     exit.started = run.started().unwrap_or(exit.started);
@@ -299,7 +343,7 @@ fn lost(run: &Run) -> Exit {
 fn explain(container: &Container, run: &Run, mut exit: Exit) -> Exit {
     let wanted = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if wanted && exit.code != 0 && exit.message.is_none() {
-        exit.message = last_lines(run.dir());
+        exit.message = last_lines(run);
     }
     exit
 }

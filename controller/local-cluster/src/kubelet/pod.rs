@@ -223,7 +223,8 @@ async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Pod>>) {
     }
 }
 
-fn grace(pod: &Pod) -> i64 {
+/// How many seconds the Pod's containers have to end.
+pub(super) fn grace(pod: &Pod) -> i64 {
     let spec = pod.spec.as_ref();
     spec.and_then(|spec| spec.termination_grace_period_seconds)
         .unwrap_or(GRACE_SECONDS)

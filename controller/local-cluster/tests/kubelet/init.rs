@@ -77,7 +77,7 @@ pub(crate) async fn a_failed_init_container_is_retried_otherwise() {
 
 pub(crate) async fn a_sidecar_runs_beside_the_containers_and_ends_after_them() {
     let world = World::new();
-    let root = world.root.path().display();
+    let root = world.root.display();
     let mut side = container(
         "side",
         &format!(

@@ -62,7 +62,11 @@ const CLAIMS: &[Claim] = claims! {
         a_found_run_can_be_stopped
         a_killed_supervisor_is_an_unknown_status_and_leaves_nothing
         a_state_of_an_earlier_boot_is_not_believed
-        a_run_is_carried_out_once;
+        a_run_is_carried_out_once
+        a_line_that_was_cut_off_is_none
+        a_bound_program_ends_with_its_server
+        what_is_left_of_pods_that_are_gone_is_ended_and_removed
+        what_has_run_is_not_run_again_when_the_state_is_lost;
     restarts: on_failure_restarts_until_success
         always_restarts_after_success_too
         never_does_not_restart
@@ -74,6 +78,11 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|arg| arg == "supervise").is_some() {
         return supervisor::main();
+    }
+    if args.next_if(|arg| arg == "serve").is_some() {
+        let (root, script) = (args.next().unwrap(), args.next().unwrap());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(world::serve(root.into(), &script));
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if args.next_if(|arg| arg == "speed").is_some() {

@@ -46,6 +46,11 @@ impl Fake {
         self.changed.send_replace(());
     }
 
+    /// Has the Pod's object gone without a word to the kubelet.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.pods.lock().unwrap().remove(uid);
+    }
+
     pub(crate) fn delete(&self, uid: &str, grace: i64) {
         let mut pod = self.pods.lock().unwrap()[uid].clone();
         pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
@@ -149,6 +154,7 @@ impl PodApi for Fake {
                 .send(PodEvent::Applied(Box::new(pod.clone())))
                 .unwrap();
         }
+        sender.send(PodEvent::Listed).unwrap();
         self.watchers.lock().unwrap().push(sender);
         let next =
             |mut r: mpsc::UnboundedReceiver<_>| async { r.recv().await.map(|event| (event, r)) };
@@ -199,10 +205,19 @@ impl PodApi for Fake {
     }
 }
 
+/// Is a server whose programs end with it: runs this script as a Pod `p` until it is killed.
+pub(crate) async fn serve(root: PathBuf, script: &str) {
+    let world = World::at(root, |config| config.bound = true);
+    let grace = json!({"terminationGracePeriodSeconds": 1});
+    world.api.apply(self::script("p", script, grace));
+    std::future::pending().await
+}
+
 /// A directory, an API and the kubelets that run on it one after the other.
 pub(crate) struct World {
     pub(crate) api: Arc<Fake>,
-    pub(crate) root: tempfile::TempDir,
+    pub(crate) root: PathBuf,
+    temporary: Option<tempfile::TempDir>,
     config: Config,
     kubelet: Arc<Kubelet>,
     stop: CancellationToken,
@@ -215,12 +230,18 @@ impl World {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let mut world = Self::at(temporary.path().to_owned(), change);
+        world.temporary = Some(temporary);
+        world
+    }
+
+    fn at(root: PathBuf, change: impl FnOnce(&mut Config)) -> Self {
         let me = std::env::current_exe()
             .unwrap()
             .to_string_lossy()
             .into_owned();
-        let mut config = Config::new(root.path().join("pods"), vec![me, "supervise".into()]);
+        let mut config = Config::new(root.join("pods"), vec![me, "supervise".into()]);
         config.back_off = BackOff {
             base: Duration::from_millis(10),
             cap: Duration::from_millis(40),
@@ -232,6 +253,7 @@ impl World {
         Self {
             api,
             root,
+            temporary: None,
             config,
             kubelet,
             stop,
@@ -252,7 +274,12 @@ impl World {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.root.join(name)
+    }
+
+    /// The state of all Pods.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.config.root.clone()
     }
 
     /// A file's content, once it is there: written elsewhere and moved to its place.
@@ -265,13 +292,7 @@ impl World {
     }
 
     pub(crate) fn run_of(&self, uid: &str, number: u32) -> Run {
-        Run::new(
-            self.config
-                .root
-                .join(uid)
-                .join("c")
-                .join(number.to_string()),
-        )
+        Run::new(self.config.root.join(uid).join(format!("c.{number}")))
     }
 
     pub(crate) async fn log(&self, uid: &str, options: LogOptions) -> String {
