@@ -19,6 +19,7 @@ mod run;
 mod status;
 pub mod supervisor;
 mod supervisors;
+mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

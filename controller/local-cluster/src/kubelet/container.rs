@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use super::back_off::Pace;
-use super::environment::{Environment, Sources, gather};
+use super::environment::{Configs, Environment, Sources, gather};
 use super::identity::{Identity, descendants};
 use super::logs::last_lines;
 use super::pod::{Life, Place, Stop, grace};
@@ -18,7 +18,7 @@ use super::run::{Exit, Run, Runs};
 use super::status::State;
 use super::supervisor::Spec;
 use super::supervisors::{Link, Start};
-use super::{environment, images};
+use super::{environment, images, volumes};
 
 /// How often the end of a run of an earlier server is looked for: often at first, for those that end with that server.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
@@ -180,8 +180,8 @@ impl<'a> Own<'a> {
             }
             match spec(self.life, self.container).await {
                 Ok(spec) => return Some(spec),
-                Err(message) => self.show(State::Waiting {
-                    reason: "CreateContainerConfigError",
+                Err((reason, message)) => self.show(State::Waiting {
+                    reason,
                     message: Some(message),
                 }),
             }
@@ -224,43 +224,62 @@ fn remembered(pod: &Pod, container: &str) -> Option<(u32, Exit)> {
     Some((u32::try_from(known.restart_count).ok()?, exit))
 }
 
-async fn spec(life: &Life, container: &Container) -> Result<Spec, environment::Missing> {
-    let (config, api) = (&life.node.config, &*life.node.api);
-    let configs = gather(api, &life.pod, container)
+/// What a container is to run; an error is Kubernetes' reason and message for that it waits.
+async fn spec(
+    life: &Life,
+    container: &Container,
+) -> Result<Spec, (&'static str, environment::Missing)> {
+    let (config, api, pod) = (&life.node.config, &*life.node.api, &life.pod);
+    let unresolved = |message| ("CreateContainerConfigError", message);
+    let configs = gather(api, pod, container)
         .await
-        .map_err(|error| error.to_string())?;
-    let linked = life
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.enable_service_links);
-    let services = if linked == Some(false) {
-        Vec::new()
-    } else {
-        api.services(life.namespace())
-            .await
-            .map_err(|error| error.to_string())?
-    };
-    let image = container
-        .image
-        .as_deref()
-        .and_then(|name| images::find(&config.images, name));
-    let env = Environment::new(Sources {
-        pod: &life.pod,
-        container,
-        image: image.map(|image| image.env.clone()).unwrap_or_default(),
-        services,
-        configs: &configs,
-    })?;
+        .map_err(|error| unresolved(error.to_string()))?;
+    volumes::prepare(pod, &config.root, &container.name, &configs)
+        .map_err(|message| ("ContainerCreating", message))?;
+    let env = environment(life, container, &configs)
+        .await
+        .map_err(unresolved)?;
     let argv = images::argv(container, &config.images).unwrap_or_default();
     Ok(Spec {
         argv: argv.iter().map(|word| env.expand(word)).collect(),
+        mounts: volumes::mounts(pod, container, &config.root, &env).map_err(unresolved)?,
+        stage: volumes::stage(&config.root, life.uid()),
         env: env.into_pairs(),
         cwd: container.working_dir.as_ref().map(Into::into),
         inherit: config.inherit,
         log_max: config.log_max,
         bound: config.bound,
-        grace: grace(&life.pod),
+        grace: grace(pod),
+    })
+}
+
+async fn environment(
+    life: &Life,
+    container: &Container,
+    configs: &Configs,
+) -> Result<Environment, environment::Missing> {
+    let (config, pod) = (&life.node.config, &life.pod);
+    let spec = pod.spec.as_ref();
+    let services = match spec.and_then(|spec| spec.enable_service_links) {
+        Some(false) => Vec::new(),
+        _ => {
+            let services = life.node.api.services(life.namespace()).await;
+            services.map_err(|error| error.to_string())?
+        }
+    };
+    let image = container.image.as_deref();
+    let image = image.and_then(|name| images::find(&config.images, name));
+    let mut given = image.map(|image| image.env.clone()).unwrap_or_default();
+    if !volumes::of(pod).is_empty() {
+        let dir = volumes::directory(&config.root, life.uid());
+        given.insert(volumes::VARIABLE.to_owned(), dir.display().to_string());
+    }
+    Environment::new(Sources {
+        pod,
+        container,
+        image: given,
+        services,
+        configs,
     })
 }
 

@@ -5,6 +5,7 @@
 //! the next run, which saves an exec for each short Pod. It knows nothing of Pods or of the API: what an end means is the
 //! kubelet's to say.
 
+mod mounts;
 mod program;
 mod streams;
 mod wait;
@@ -27,7 +28,8 @@ use signal_hook::consts::{SIGCHLD, SIGTERM};
 use super::identity::{Identity, descendants};
 use super::log_file::LogFile;
 use super::run::{Exit, Run};
-use program::{reap, start};
+pub(super) use mounts::Mount;
+use program::{become_program, reap, start};
 use streams::Streams;
 use wait::{drain, now, signal_pipe, wait, wait_for_some};
 
@@ -50,6 +52,10 @@ pub(super) struct Spec {
     pub(super) log_max: u64,
     /// Whether the program is told to end when the kubelet is gone.
     pub(super) bound: bool,
+    /// What it sees in other places than it is in.
+    pub(super) mounts: Vec<Mount>,
+    /// An empty directory to put its view of the file system together in.
+    pub(super) stage: PathBuf,
     /// How many seconds it has to end when nobody says otherwise.
     pub(super) grace: i64,
 }
@@ -59,6 +65,8 @@ pub(super) struct Spec {
 pub(super) enum Request {
     /// Carry out the run of this state file.
     Run { run: PathBuf, spec: Spec },
+    /// Become the program, behind the mounts of its own: another supervisor asks that, or a kubelet that has no run in mind.
+    Become(Spec),
     /// End the program within so many seconds.
     Stop { grace: i64 },
 }
@@ -116,6 +124,11 @@ impl Supervisor {
                 // A stop that has crossed the end of its run.
                 Some(Request::Stop { .. }) => {}
                 Some(Request::Run { run, spec }) => self.run(&Run::new(run), spec)?,
+                Some(Request::Become(spec)) => {
+                    let error = become_program(spec);
+                    let exit = Exit::without_program(128, "StartError", error.to_string());
+                    return self.reply(&Reply::Ended(exit));
+                }
                 None if self.orphaned => return Ok(()),
                 None => {
                     let ready = wait([self.control.as_fd(), self.terminated.as_fd()], Some(IDLE))?;

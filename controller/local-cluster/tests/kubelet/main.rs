@@ -9,6 +9,7 @@ mod init;
 mod logs;
 mod recovery;
 mod restarts;
+mod volumes;
 mod world;
 
 use std::pin::Pin;
@@ -72,6 +73,12 @@ const CLAIMS: &[Claim] = claims! {
         never_does_not_restart
         a_container_waits_in_back_off_and_says_so
         containers_restart_by_themselves;
+    volumes: an_empty_dir_is_shared_by_the_containers_of_a_pod
+        config_maps_secrets_and_fields_are_files
+        a_missing_config_map_of_a_volume_is_waited_for
+        parts_of_volumes_and_places_of_the_machine_are_mounted
+        an_end_behind_mounts_is_seen_as_any_other
+        volumes_that_cannot_be_are_refused_by_their_path;
 };
 
 fn main() -> ExitCode {
