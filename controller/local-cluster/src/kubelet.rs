@@ -4,8 +4,10 @@
 //! the supervisors of running containers again. It must not decide which Pods exist.
 
 mod back_off;
+mod care;
 mod container;
 mod environment;
+mod exec;
 mod expansion;
 mod identity;
 mod images;
@@ -13,6 +15,7 @@ mod leftovers;
 mod log_file;
 mod logs;
 mod pod;
+mod probe;
 mod quantity;
 mod refuse;
 mod run;
@@ -86,6 +89,16 @@ pub trait PodApi: Send + Sync + 'static {
     fn patch_status(&self, pod: &Pod, status: PodStatus) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the object of a Pod whose containers have terminated.
     fn remove(&self, pod: &Pod) -> BoxFuture<'_, io::Result<()>>;
+    /// Tells whoever is responsible for the Pod of something that has gone wrong, as a Warning event would.
+    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+        tracing::warn!(
+            pod.namespace = namespace,
+            pod.name = name,
+            reason,
+            "{message}"
+        );
+    }
     /// The values in a config map or secret, or `None` if there is none of that name.
     fn config(
         &self,

@@ -1,7 +1,9 @@
 //! One container: its runs, one after the other, until its restart policy says that it is over.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -18,7 +20,7 @@ use super::run::{Exit, Run, Runs};
 use super::status::State;
 use super::supervisor::Spec;
 use super::supervisors::{Link, Start};
-use super::{environment, images, volumes};
+use super::{care, environment, images, volumes};
 
 /// How often the end of a run of an earlier server is looked for: often at first, for those that end with that server.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
@@ -98,10 +100,10 @@ fn humane(wait: Duration) -> String {
 }
 
 /// What a container has come to.
-struct Own<'a> {
-    life: &'a Life,
+pub(super) struct Own<'a> {
+    pub(super) life: &'a Life,
     place: Place,
-    container: &'a Container,
+    pub(super) container: &'a Container,
     runs: Runs,
     /// The present run, which is the number of restarts too.
     number: u32,
@@ -133,7 +135,7 @@ impl<'a> Own<'a> {
         })
     }
 
-    fn show(&self, state: State) {
+    pub(super) fn show(&self, state: State) {
         self.life
             .show(self.place, state, self.last.clone(), self.number);
     }
@@ -156,8 +158,7 @@ impl<'a> Own<'a> {
             };
             match started {
                 Ok(Start::Running(link, at)) => {
-                    self.show(State::Running(at));
-                    return Some(attend(self.life, &run, link, stop).await);
+                    return Some(attend(self, &run, (link, at), stop.clone()).await);
                 }
                 Ok(Start::Ended(exit)) => return Some(exit),
                 Ok(Start::Taken) => {}
@@ -168,8 +169,7 @@ impl<'a> Own<'a> {
                 }
             }
         }
-        self.show(State::Running(run.started().unwrap_or_else(Timestamp::now)));
-        Some(look_after(&run, stop).await)
+        Some(attend_found(self, &run, stop.clone()).await)
     }
 
     /// Resolves what the container is to run; waits for what is missing. Nothing if it is stopped meanwhile.
@@ -225,7 +225,7 @@ fn remembered(pod: &Pod, container: &str) -> Option<(u32, Exit)> {
 }
 
 /// What a container is to run; an error is Kubernetes' reason and message for that it waits.
-async fn spec(
+pub(super) async fn spec(
     life: &Life,
     container: &Container,
 ) -> Result<Spec, (&'static str, environment::Missing)> {
@@ -285,35 +285,42 @@ async fn environment(
 
 /// Waits for the end of a run of this server.
 async fn attend(
-    life: &Life,
+    own: &Own<'_>,
     run: &Run,
-    mut link: Link,
-    stop: &mut watch::Receiver<Option<Stop>>,
+    (mut link, since): (Link, Timestamp),
+    stop: watch::Receiver<Option<Stop>>,
 ) -> Exit {
     let mut line = Vec::new();
-    let mut asked = None;
+    let mut farewells = care::farewells(own, stop);
+    let mut condemned = pin!(care::look_after(own, since, true));
+    let mut is_watched = true;
     loop {
-        let wanted = stop.borrow_and_update().as_ref().map(|stop| stop.grace);
-        if let Some(grace) = wanted.filter(|_| wanted != asked) {
-            asked = wanted;
-            link.stop(grace).await;
-        }
         tokio::select! {
             exit = link.wait(&mut line) => return match exit {
                 Some(exit) => {
-                    life.node.supervisors.give_back(link);
+                    own.life.node.supervisors.give_back(link);
                     exit
                 }
                 None => run.exit().unwrap_or_else(|| lost(run)),
             },
-            Ok(()) = stop.changed() => {}
+            Some(grace) = farewells.next() => {
+                is_watched = false;
+                link.stop(grace).await;
+            }
+            grace = &mut condemned, if is_watched => {
+                is_watched = false;
+                link.stop(grace).await;
+            }
         }
     }
 }
 
 /// Waits for the end of a run that an earlier server has started.
-async fn look_after(run: &Run, stop: &mut watch::Receiver<Option<Stop>>) -> Exit {
-    let mut asked = None;
+async fn attend_found(own: &Own<'_>, run: &Run, stop: watch::Receiver<Option<Stop>>) -> Exit {
+    let since = run.started().unwrap_or_else(Timestamp::now);
+    let mut farewells = care::farewells(own, stop);
+    let mut condemned = pin!(care::look_after(own, since, false));
+    let mut is_watched = true;
     let mut pause = POLL.0;
     loop {
         let known = run.supervisor().filter(Identity::alive);
@@ -324,17 +331,18 @@ async fn look_after(run: &Run, stop: &mut watch::Receiver<Option<Stop>>) -> Exit
         let Some(known) = known else {
             return lost(run);
         };
-        let wanted = stop.borrow_and_update().as_ref().map(|stop| stop.grace);
-        if let Some(grace) = wanted.filter(|_| wanted != asked) {
-            asked = wanted;
+        let told = tokio::select! {
+            () = tokio::time::sleep(pause) => None,
+            Some(grace) = farewells.next() => Some(grace),
+            grace = &mut condemned, if is_watched => Some(grace),
+        };
+        pause = (pause * 2).min(POLL.1);
+        if let Some(grace) = told {
+            is_watched = false;
+            pause = POLL.0;
             let _ = run.set_grace(grace);
             // This supervisor has no other run: its kubelet is gone.
             let _ = kill(Pid::from_raw(known.pid), Signal::SIGTERM);
-            pause = POLL.0;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(POLL.1),
-            Ok(()) = stop.changed() => {}
         }
     }
 }

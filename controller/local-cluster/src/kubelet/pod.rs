@@ -11,23 +11,50 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Node;
 use super::container::{Policy, follow};
 use super::refuse;
 use super::run::Exit;
-use super::status::{End, Snapshot, State, View, containers, is_sidecar, status};
+use super::status::{End, Snapshot, State, View, containers, is_sidecar, is_started, status};
 
 /// How long after a failed write of a status the next one comes.
 const WRITE_RETRY: Duration = Duration::from_secs(1);
 /// Kubernetes' default.
 const GRACE_SECONDS: i64 = 30;
 
+/// What sidecars get at least when the containers before them have used up the Pod's grace period.
+const LATE_GRACE_SECONDS_MIN: i64 = 2;
+
 /// Why and how fast the containers are to end.
 #[derive(Debug, Clone)]
 pub(super) struct Stop {
     pub(super) grace: i64,
+    /// Since when the grace period runs.
+    at: Instant,
     end: End,
+}
+
+impl Stop {
+    fn new(grace: i64, end: End) -> Self {
+        Self {
+            grace,
+            at: Instant::now(),
+            end,
+        }
+    }
+
+    /// How many seconds are left, for containers that are told later than others.
+    fn left(&self) -> i64 {
+        left(self.grace, self.at.elapsed())
+    }
+}
+
+fn left(grace: i64, passed: Duration) -> i64 {
+    let passed = i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
+    let least = grace.min(LATE_GRACE_SECONDS_MIN);
+    grace.saturating_sub(passed).max(least)
 }
 
 /// Which container of the Pod.
@@ -92,6 +119,11 @@ impl Life {
             };
             slot.is_some_and(|slot| std::mem::replace(slot, view.clone()) != view)
         });
+    }
+
+    /// Tells whoever is responsible for the Pod of what went wrong beside its containers.
+    pub(super) fn warn(&self, reason: &str, message: &str) {
+        self.node.api.warn(&self.pod, reason, message);
     }
 
     fn finish(&self, end: End) {
@@ -235,11 +267,13 @@ fn end(stop: &watch::Sender<Option<Stop>>, grace: i64, end: End) {
     stop.send_if_modified(|stop| match stop {
         Some(stop) => {
             let sooner = grace < stop.grace;
-            stop.grace = stop.grace.min(grace);
+            if sooner {
+                (stop.grace, stop.at) = (grace, Instant::now());
+            }
             sooner
         }
         None => {
-            *stop = Some(Stop { grace, end });
+            *stop = Some(Stop::new(grace, end));
             true
         }
     });
@@ -300,24 +334,41 @@ async fn work(life: &Arc<Life>, stop: &watch::Sender<Option<Stop>>) {
             (0..main.len()).map(|index| follow(life, Place::Main(index), policy, stop.subscribe()));
         join_all(all).await;
     }
-    let grace = stop
-        .borrow()
-        .as_ref()
-        .map_or_else(|| grace(&life.pod), |stop| stop.grace);
-    end(&sidecar_stop, grace, End::default());
-    while sidecars.join_next().await.is_some() {}
+    let mut stopped = stop.subscribe();
+    loop {
+        // What is left to them shrinks when the Pod is to end sooner.
+        let left = match &*stopped.borrow_and_update() {
+            None => grace(&life.pod),
+            Some(stop) => stop.left(),
+        };
+        end(&sidecar_stop, left, End::default());
+        tokio::select! {
+            ended = sidecars.join_next() => if ended.is_none() { return },
+            Ok(()) = stopped.changed() => {}
+        }
+    }
 }
 
-/// Waits until a sidecar runs; `false` when the Pod is stopped before.
+/// Waits until a sidecar has started; `false` when the Pod is stopped before.
 async fn is_up(life: &Life, index: usize, stop: &watch::Sender<Option<Stop>>) -> bool {
     let (mut views, mut stopped) = (life.views.subscribe(), stop.subscribe());
-    let runs = |all: &Snapshot| {
-        all.init
-            .get(index)
-            .is_some_and(|view| matches!(view.state, State::Running(_)))
-    };
+    let runs = |all: &Snapshot| all.init.get(index).is_some_and(|view| is_started(view));
     tokio::select! {
         up = views.wait_for(runs) => up.is_ok(),
         _ = stopped.wait_for(Option::is_some) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecars_get_what_is_left_of_the_grace_period() {
+        for (grace, passed, wanted) in
+            [(30, 0, 30), (30, 12, 18), (30, 40, 2), (1, 1, 1), (0, 0, 0)]
+        {
+            assert_eq!(left(grace, Duration::from_secs(passed)), wanted);
+        }
     }
 }

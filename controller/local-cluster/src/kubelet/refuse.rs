@@ -160,12 +160,56 @@ fn check_container(container: &Container, config: &Config) -> Result<(), (&'stat
         };
         return Err(("command", why));
     }
-    let lifecycle = container.lifecycle.as_ref();
-    if lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some()) {
-        return unsupported("lifecycle.postStart");
+    if let Some(lifecycle) = &container.lifecycle {
+        let hooks = [
+            (
+                &lifecycle.post_start,
+                [
+                    "lifecycle.postStart.httpGet",
+                    "lifecycle.postStart.tcpSocket",
+                ],
+            ),
+            (
+                &lifecycle.pre_stop,
+                ["lifecycle.preStop.httpGet", "lifecycle.preStop.tcpSocket"],
+            ),
+        ];
+        for (hook, [http, tcp]) in hooks {
+            if hook.as_ref().is_some_and(|hook| hook.http_get.is_some()) {
+                return unsupported(http);
+            }
+            if hook.as_ref().is_some_and(|hook| hook.tcp_socket.is_some()) {
+                return unsupported(tcp);
+            }
+        }
     }
-    if lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()) {
-        return unsupported("lifecycle.preStop");
+    for (probe, [grpc, https]) in [
+        (
+            &container.startup_probe,
+            ["startupProbe.grpc", "startupProbe.httpGet.scheme"],
+        ),
+        (
+            &container.liveness_probe,
+            ["livenessProbe.grpc", "livenessProbe.httpGet.scheme"],
+        ),
+        (
+            &container.readiness_probe,
+            ["readinessProbe.grpc", "readinessProbe.httpGet.scheme"],
+        ),
+    ] {
+        let Some(probe) = probe else {
+            continue;
+        };
+        if probe.grpc.is_some() {
+            return unsupported(grpc);
+        }
+        let get = probe.http_get.as_ref();
+        if get
+            .and_then(|get| get.scheme.as_deref())
+            .is_some_and(|scheme| scheme != "HTTP")
+        {
+            return unsupported(https);
+        }
     }
     if container
         .volume_devices

@@ -51,8 +51,8 @@ pub(crate) async fn a_field_that_cannot_be_honoured_is_refused_by_its_path() {
         ("tty", json!({"tty": true}), "spec.containers[0].tty"),
         (
             "hook",
-            json!({"lifecycle": {"postStart": {"exec": {"command": ["true"]}}}}),
-            "spec.containers[0].lifecycle.postStart",
+            json!({"lifecycle": {"postStart": {"httpGet": {"port": 1}}}}),
+            "spec.containers[0].lifecycle.postStart.httpGet",
         ),
         (
             "message",

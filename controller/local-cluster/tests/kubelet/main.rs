@@ -3,6 +3,7 @@
 //! `cargo test --test kubelet -- WORD` runs the claims whose name holds the word; `-- speed N` says how long N Pods of `true` take.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
+mod care;
 mod ends;
 mod environment;
 mod init;
@@ -32,6 +33,12 @@ macro_rules! claims {
 }
 
 const CLAIMS: &[Claim] = claims! {
+    care: a_pre_stop_hook_comes_before_the_end
+        a_pre_stop_hook_ends_with_the_grace_period
+        a_failed_post_start_hook_ends_the_container
+        readiness_follows_its_probe
+        a_startup_probe_holds_the_others_back
+        a_failed_liveness_probe_restarts_the_container;
     ends: exit_codes_and_signals_end_a_pod
         a_pod_without_a_command_fails_at_once
         a_field_that_cannot_be_honoured_is_refused_by_its_path
@@ -52,7 +59,8 @@ const CLAIMS: &[Claim] = claims! {
     init: init_containers_run_one_after_the_other
         a_failed_init_container_fails_a_pod_that_never_restarts
         a_failed_init_container_is_retried_otherwise
-        a_sidecar_runs_beside_the_containers_and_ends_after_them;
+        a_sidecar_runs_beside_the_containers_and_ends_after_them
+        a_second_deletion_reaches_sidecars_that_are_ending;
     logs: both_streams_come_without_their_records
         options_choose_lines_and_bytes
         a_log_is_followed_to_its_end

@@ -28,6 +28,7 @@ pub(crate) struct Fake {
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodEvent>>>,
     /// Every status that was written, by Pod.
     written: Mutex<HashMap<String, Vec<PodStatus>>>,
+    warnings: Mutex<HashMap<String, Vec<(String, String)>>>,
     configs: Mutex<BTreeMap<(ConfigKind, String), ConfigData>>,
     changed: watch::Sender<()>,
 }
@@ -126,6 +127,28 @@ impl Fake {
         self.until(uid, |s| s.is_some_and(ready)).await.unwrap()
     }
 
+    /// The first container runs, ready or not.
+    pub(crate) async fn running_at_all(&self, uid: &str) -> PodStatus {
+        let runs = |s: &PodStatus| {
+            let first = s
+                .container_statuses
+                .as_ref()
+                .map(|all| all[0].state.clone());
+            first.flatten().is_some_and(|state| state.running.is_some())
+        };
+        self.until(uid, |s| s.is_some_and(runs)).await.unwrap()
+    }
+
+    /// Reasons and messages.
+    pub(crate) fn warnings(&self, uid: &str) -> Vec<(String, String)> {
+        self.warnings
+            .lock()
+            .unwrap()
+            .get(uid)
+            .cloned()
+            .unwrap_or_default()
+    }
+
     pub(crate) async fn gone(&self, uid: &str) {
         self.until(uid, |s| s.is_none()).await;
     }
@@ -174,6 +197,17 @@ impl PodApi for Fake {
         }
         self.changed.send_replace(());
         async { Ok(()) }.boxed()
+    }
+
+    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        let uid = pod.metadata.uid.clone().unwrap();
+        let warning = (reason.to_owned(), message.to_owned());
+        self.warnings
+            .lock()
+            .unwrap()
+            .entry(uid)
+            .or_default()
+            .push(warning);
     }
 
     fn remove(&self, pod: &Pod) -> BoxFuture<'_, io::Result<()>> {

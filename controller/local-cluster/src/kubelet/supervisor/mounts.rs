@@ -44,10 +44,16 @@ pub(super) fn enter(mounts: &[Mount], stage: &Path) -> io::Result<()> {
             .filter(|other| ***other != *mount)
             .any(|other| lies_in(other))
     };
+    let mut rebuilt = Vec::new();
     for mount in &mounts {
         if !is_inner(mount) {
-            make_point(mount, stage).map_err(|error| about("mountPath", &mount.target, &error))?;
+            make_point(mount, stage, &mut rebuilt)
+                .map_err(|error| about("mountPath", &mount.target, &error))?;
         }
+    }
+    for dir in rebuilt {
+        // What is written beside a mount point would be lost: better an error.
+        make_read_only(&dir)?;
     }
     // Opened before anything lies over the way to them, and after the last change of the root, which would cut them off.
     let mut opened = Vec::new();
@@ -149,7 +155,7 @@ fn make_read_only(target: &Path) -> io::Result<()> {
 }
 
 /// Sees to it that there is something to mount on.
-fn make_point(wanted: &Mount, stage: &Path) -> io::Result<()> {
+fn make_point(wanted: &Mount, stage: &Path, rebuilt: &mut Vec<PathBuf>) -> io::Result<()> {
     let target = &wanted.target;
     if target.exists() {
         return Ok(());
@@ -161,15 +167,18 @@ fn make_point(wanted: &Mount, stage: &Path) -> io::Result<()> {
     let user = geteuid();
     let own = found.uid() == user.as_raw() && !user.is_root();
     // In a user's own directory and in those for everybody an empty directory does no harm. Anywhere else it might.
-    if own || found.mode() & STICKY != 0 {
-        return make(target, is_dir);
+    if own || found.mode() & STICKY != 0 || rebuilt.iter().any(|dir| dir == above) {
+        match make(target, is_dir) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            done => return done,
+        }
     }
     let missing = target.strip_prefix(above).map_err(io::Error::other)?;
     rebuild(above, stage)?;
     make(&stage.join(missing), is_dir)?;
-    // What is written beside the mount point would be lost: better an error.
-    make_read_only(stage)?;
-    put_in_place(stage, above)
+    put_in_place(stage, above)?;
+    rebuilt.push(above.to_owned());
+    Ok(())
 }
 
 fn make(point: &Path, is_dir: bool) -> io::Result<()> {
