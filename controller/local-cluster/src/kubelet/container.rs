@@ -27,6 +27,8 @@ const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_mi
 /// How often a container asks again for what its environment refers to.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
 
+/// Kubernetes' reason while a volume is awaited; what it waits for is an event there.
+const CREATING: &str = "ContainerCreating";
 /// Kubernetes' reason for an end that nobody saw.
 const UNKNOWN: &str = "ContainerStatusUnknown";
 
@@ -174,16 +176,23 @@ impl<'a> Own<'a> {
 
     /// Resolves what the container is to run; waits for what is missing. Nothing if it is stopped meanwhile.
     async fn prepare(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Option<Spec> {
+        let mut told = None;
         loop {
             if stop.borrow().is_some() {
                 return None;
             }
             match spec(self.life, self.container).await {
                 Ok(spec) => return Some(spec),
-                Err((reason, message)) => self.show(State::Waiting {
-                    reason,
-                    message: Some(message),
-                }),
+                Err((reason, message)) => {
+                    if reason == CREATING && told.as_ref() != Some(&message) {
+                        self.life.warn("FailedMount", &message);
+                        told = Some(message.clone());
+                    }
+                    self.show(State::Waiting {
+                        reason,
+                        message: Some(message),
+                    });
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(CONFIG_RETRY) => {}
@@ -235,7 +244,7 @@ pub(super) async fn spec(
         .await
         .map_err(|error| unresolved(error.to_string()))?;
     volumes::prepare(pod, &config.root, &container.name, &configs)
-        .map_err(|message| ("ContainerCreating", message))?;
+        .map_err(|message| (CREATING, message))?;
     let env = environment(life, container, &configs)
         .await
         .map_err(unresolved)?;

@@ -86,7 +86,8 @@ const CLAIMS: &[Claim] = claims! {
         a_missing_config_map_of_a_volume_is_waited_for
         parts_of_volumes_and_places_of_the_machine_are_mounted
         an_end_behind_mounts_is_seen_as_any_other
-        volumes_that_cannot_be_are_refused_by_their_path;
+        volumes_that_cannot_be_are_refused_by_their_path
+        a_machine_without_views_says_where_the_volumes_are;
 };
 
 fn main() -> ExitCode {
@@ -95,9 +96,9 @@ fn main() -> ExitCode {
         return supervisor::main();
     }
     if args.next_if(|arg| arg == "serve").is_some() {
-        let (root, script) = (args.next().unwrap(), args.next().unwrap());
+        let (root, pod) = (args.next().unwrap(), args.next().unwrap());
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(world::serve(root.into(), &script));
+        runtime.block_on(world::serve(root.into(), &pod));
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if args.next_if(|arg| arg == "speed").is_some() {

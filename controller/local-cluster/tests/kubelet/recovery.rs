@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::world::{World, main, poll, script};
+use crate::world::{Server, World, main, poll, script};
 
 /// A Pod that ends with 7 once something is written to its fifo.
 async fn held(world: &World, uid: &str) -> std::path::PathBuf {
@@ -153,15 +153,12 @@ pub(crate) async fn a_bound_program_ends_with_its_server() {
         "trap 'touch {0}/told' TERM; touch {0}/up; while :; do sleep 0.05; done",
         dir.display()
     );
-    let mut server = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["serve".as_ref(), dir.as_os_str(), what.as_ref()])
-        .spawn()
-        .unwrap();
+    let pod = script("p", &what, json!({"terminationGracePeriodSeconds": 1}));
+    let mut server = Server::start(&[], dir, &pod);
     poll(|| dir.join("up").exists().then_some(()), "the program").await;
     let run = Run::new(dir.join("pods/p/c.0"));
     let program = poll(|| run.program(), "its process").await;
-    server.kill().unwrap();
-    server.wait().unwrap();
+    server.kill();
     poll(|| dir.join("told").exists().then_some(()), "SIGTERM").await;
     // It does not listen: what ends it is the Pod's grace period.
     let exit = poll(|| run.exit(), "the end").await;

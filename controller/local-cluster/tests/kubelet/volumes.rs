@@ -1,9 +1,9 @@
 //! What containers see of the volumes of their Pod.
 
-use gangline_local_cluster::kubelet::{ConfigKind, LogOptions};
+use gangline_local_cluster::kubelet::{ConfigKind, LogOptions, Run};
 use serde_json::{Value, json};
 
-use crate::world::{World, main, script, single, waiting};
+use crate::world::{Server, World, main, poll, script, single, waiting};
 
 /// Runs this script in a Pod with these volumes and mounts; returns what it said.
 async fn said(world: &World, uid: &str, script: &str, volumes: Value, mounts: Value) -> String {
@@ -56,7 +56,7 @@ pub(crate) async fn an_empty_dir_is_shared_by_the_containers_of_a_pod() {
     world.api.delete("p", 0);
     world.api.gone("p").await;
     let state = world.state().join("p");
-    crate::world::poll(|| (!state.exists()).then_some(()), "the volume's end").await;
+    poll(|| (!state.exists()).then_some(()), "the volume's end").await;
 }
 
 pub(crate) async fn config_maps_secrets_and_fields_are_files() {
@@ -147,6 +147,8 @@ pub(crate) async fn a_missing_config_map_of_a_volume_is_waited_for() {
         why.as_deref(),
         Some("MountVolume.SetUp failed for volume \"map\" : configmap \"later\" not found")
     );
+    let warned = ("FailedMount".to_owned(), why.unwrap());
+    assert_eq!(world.api.warnings("p"), [warned]);
     world
         .api
         .set_config(ConfigKind::ConfigMap, "later", &[("who", "dogs")]);
@@ -282,5 +284,45 @@ pub(crate) async fn volumes_that_cannot_be_are_refused_by_their_path() {
         world.api.apply(pod);
         let message = world.api.over(uid).await.message.unwrap();
         assert!(message.starts_with(path), "{message}");
+    }
+}
+
+pub(crate) async fn a_machine_without_views_says_where_the_volumes_are() {
+    // A user namespace that may have no mount namespace; where there are none of either, this machine will do.
+    let none = "echo 0 > /proc/sys/user/max_mnt_namespaces; exec \"$@\"";
+    let wrapped = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        none,
+        "sh",
+    ];
+    let works = std::process::Command::new(wrapped[0])
+        .args([wrapped[1], "true"])
+        .status();
+    let wrapper = if works.is_ok_and(|status| status.success()) {
+        &wrapped[..]
+    } else {
+        &[]
+    };
+    let volumes = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
+    let mounts = json!([{"name": "v", "mountPath": "/gangline-v"}]);
+    for (mounts, code) in [(mounts, 128), (json!([]), 4)] {
+        let command = json!(["sh", "-c", "touch $GANGLINE_VOLUMES/v/file && exit 4"]);
+        let container = json!({"command": command, "volumeMounts": mounts});
+        let root = tempfile::tempdir().unwrap();
+        let pod = single("p", container, volumes.clone());
+        let _server = Server::start(wrapper, root.path(), &pod);
+        let run = Run::new(root.path().join("pods/p/c.0"));
+        let exit = poll(|| run.exit(), "the end").await;
+        assert_eq!(exit.code, code);
+        let message = exit.message.unwrap_or_default();
+        assert_eq!(
+            message.contains("below $GANGLINE_VOLUMES"),
+            code == 128,
+            "{message}"
+        );
     }
 }

@@ -239,12 +239,42 @@ impl PodApi for Fake {
     }
 }
 
-/// Is a server whose programs end with it: runs this script as a Pod `p` until it is killed.
-pub(crate) async fn serve(root: PathBuf, script: &str) {
+/// Is a server whose programs end with it: runs this Pod until it is killed.
+pub(crate) async fn serve(root: PathBuf, pod: &str) {
     let world = World::at(root, |config| config.bound = true);
-    let grace = json!({"terminationGracePeriodSeconds": 1});
-    world.api.apply(self::script("p", script, grace));
-    std::future::pending().await
+    world.api.apply(serde_json::from_str(pod).unwrap());
+    std::future::pending::<()>().await;
+}
+
+/// A server in a process of its own, started by `wrapper`; killed when it is dropped.
+pub(crate) struct Server(std::process::Child);
+
+impl Server {
+    pub(crate) fn start(wrapper: &[&str], root: &std::path::Path, pod: &Pod) -> Self {
+        let me = std::env::current_exe().unwrap();
+        let mut argv = wrapper
+            .iter()
+            .map(std::ffi::OsString::from)
+            .collect::<Vec<_>>();
+        argv.extend([me.into(), "serve".into(), root.into()]);
+        argv.push(serde_json::to_string(pod).unwrap().into());
+        let child = std::process::Command::new(&argv[0])
+            .args(&argv[1..])
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A directory, an API and the kubelets that run on it one after the other.

@@ -38,11 +38,8 @@ pub(super) fn enter(mounts: &[Mount], stage: &Path) -> io::Result<()> {
     let mut mounts: Vec<&Mount> = mounts.iter().collect();
     mounts.sort_by_key(|mount| mount.target.components().count());
     let is_inner = |mount: &Mount| {
-        let lies_in = |other: &&Mount| mount.target.starts_with(&other.target);
-        mounts
-            .iter()
-            .filter(|other| ***other != *mount)
-            .any(|other| lies_in(other))
+        let mut others = mounts.iter().filter(|other| **other != mount);
+        others.any(|other| mount.target.starts_with(&other.target))
     };
     let mut rebuilt = Vec::new();
     for mount in &mounts {
