@@ -35,15 +35,15 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn apply(&self, pod: Pod) {
-        self.pods
-            .lock()
-            .unwrap()
-            .insert(pod.metadata.uid.clone().unwrap(), pod.clone());
+        // Held meanwhile, so that a watch that begins just now misses nothing.
+        let mut pods = self.pods.lock().unwrap();
+        pods.insert(pod.metadata.uid.clone().unwrap(), pod.clone());
         let event = || PodEvent::Applied(Box::new(pod.clone()));
         self.watchers
             .lock()
             .unwrap()
             .retain(|w| w.send(event()).is_ok());
+        drop(pods);
         self.changed.send_replace(());
     }
 
@@ -172,10 +172,10 @@ pub(crate) fn condition<'a>(status: &'a PodStatus, kind: &str) -> (&'a str, &'a 
 impl PodApi for Fake {
     fn watch(&self) -> BoxStream<'static, PodEvent> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        for pod in self.pods.lock().unwrap().values() {
-            sender
-                .send(PodEvent::Applied(Box::new(pod.clone())))
-                .unwrap();
+        let pods = self.pods.lock().unwrap();
+        for pod in pods.values() {
+            let event = PodEvent::Applied(Box::new(pod.clone()));
+            sender.send(event).unwrap();
         }
         sender.send(PodEvent::Listed).unwrap();
         self.watchers.lock().unwrap().push(sender);
