@@ -4,19 +4,25 @@
 //! the supervisors of running containers again. It must not decide which Pods exist.
 
 mod back_off;
+mod care;
 mod container;
 mod environment;
+mod exec;
 mod expansion;
+mod identity;
 mod images;
+mod leftovers;
 mod log_file;
 mod logs;
 mod pod;
+mod probe;
 mod quantity;
 mod refuse;
 mod run;
 mod status;
 pub mod supervisor;
 mod supervisors;
+mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -34,9 +40,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use back_off::BackOff;
+pub use identity::Identity;
 pub use images::{Image, Images};
 pub use logs::{LogError, LogOptions};
-pub use run::{Exit, Identity, Run};
+pub use run::{Exit, Run};
 use supervisors::Supervisors;
 
 /// A change to a Pod of this node.
@@ -44,6 +51,8 @@ use supervisors::Supervisors;
 pub enum PodEvent {
     /// The Pod exists in this form. The first events list all Pods.
     Applied(Box<Pod>),
+    /// All Pods of the first list have come: what else there is of state on this machine belongs to no Pod any more.
+    Listed,
     /// The Pod's object is gone.
     Deleted(String),
 }
@@ -71,7 +80,8 @@ pub type ConfigData = BTreeMap<String, Vec<u8>>;
 
 /// What the kubelet needs of the API server.
 pub trait PodApi: Send + Sync + 'static {
-    /// All Pods of this node, then every change; `Deleted` carries the uid.
+    /// All Pods of this node, `Listed`, then every change; `Deleted` carries the uid. Without a `Listed`, nothing is cleaned
+    /// up that an earlier kubelet left of Pods which are gone.
     fn watch(&self) -> BoxStream<'static, PodEvent>;
     /// Replaces the status of this Pod, save conditions of types that `status` does not name: others may have written those
     /// since the kubelet saw the Pod. [`io::ErrorKind::NotFound`] says that there is no such Pod any more; after any other error
@@ -79,6 +89,16 @@ pub trait PodApi: Send + Sync + 'static {
     fn patch_status(&self, pod: &Pod, status: PodStatus) -> BoxFuture<'_, io::Result<()>>;
     /// Removes the object of a Pod whose containers have terminated.
     fn remove(&self, pod: &Pod) -> BoxFuture<'_, io::Result<()>>;
+    /// Tells whoever is responsible for the Pod of something that has gone wrong, as a Warning event would.
+    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+        tracing::warn!(
+            pod.namespace = namespace,
+            pod.name = name,
+            reason,
+            "{message}"
+        );
+    }
     /// The values in a config map or secret, or `None` if there is none of that name.
     fn config(
         &self,
@@ -99,7 +119,7 @@ pub trait PodApi: Send + Sync + 'static {
 /// Settings of the kubelet.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where Pods keep their state: `UID/CONTAINER/RUN/`.
+    /// Where Pods keep their state: files `UID/CONTAINER.RUN`.
     pub root: PathBuf,
     /// The command that becomes [`supervisor::main`].
     pub supervisor: Vec<String>,
@@ -178,6 +198,12 @@ impl Kubelet {
                         let (sender, receiver) = watch::channel(Some(*pod));
                         pods.insert(uid, sender);
                         tasks.spawn(pod::run(Arc::clone(&self.node), receiver));
+                    }
+                }
+                Some(PodEvent::Listed) => {
+                    let is_known = |uid: &str| pods.contains_key(uid);
+                    for leftover in leftovers::find(&self.node.config.root, is_known) {
+                        tasks.spawn(leftover.clear());
                     }
                 }
                 Some(PodEvent::Deleted(uid)) => {

@@ -134,6 +134,7 @@ impl PodApi for NodePods {
             ready: VecDeque::new(),
         };
         following.list();
+        following.ready.push_back(PodEvent::Listed);
         stream::unfold(following, |mut following| async {
             following.next().await.map(|event| (event, following))
         })

@@ -1,27 +1,36 @@
 //! One container: its runs, one after the other, until its restart policy says that it is over.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use super::back_off::Pace;
-use super::environment::{Environment, Sources, gather};
+use super::environment::{Configs, Environment, Sources, gather};
+use super::identity::{Identity, descendants};
 use super::logs::last_lines;
-use super::pod::{Life, Place, Stop};
-use super::run::{Exit, Identity, Run, Runs, descendants};
+use super::pod::{Life, Place, Stop, grace};
+use super::run::{Exit, Run, Runs};
 use super::status::State;
 use super::supervisor::Spec;
 use super::supervisors::{Link, Start};
-use super::{environment, images};
+use super::{care, environment, images, volumes};
 
 /// How often the end of a run of an earlier server is looked for: often at first, for those that end with that server.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 /// How often a container asks again for what its environment refers to.
 const CONFIG_RETRY: Duration = Duration::from_secs(1);
+
+/// Kubernetes' reason while a volume is awaited; what it waits for is an event there.
+const CREATING: &str = "ContainerCreating";
+/// Kubernetes' reason for an end that nobody saw.
+const UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// When a container is run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +102,10 @@ fn humane(wait: Duration) -> String {
 }
 
 /// What a container has come to.
-struct Own<'a> {
-    life: &'a Life,
+pub(super) struct Own<'a> {
+    pub(super) life: &'a Life,
     place: Place,
-    container: &'a Container,
+    pub(super) container: &'a Container,
     runs: Runs,
     /// The present run, which is the number of restarts too.
     number: u32,
@@ -108,7 +117,14 @@ impl<'a> Own<'a> {
     fn find(life: &'a Life, place: Place) -> Option<Self> {
         let container = life.container(place)?;
         let runs = Runs::of(&life.node.config.root, life.uid(), &container.name);
-        let number = runs.newest().unwrap_or(0);
+        let number = match (runs.newest(), remembered(&life.pod, &container.name)) {
+            (Some(number), _) => number,
+            (None, None) => 0,
+            (None, Some((number, exit))) => {
+                let _ = runs.create(number).and_then(|run| run.record(&exit));
+                number
+            }
+        };
         Some(Self {
             life,
             place,
@@ -121,7 +137,7 @@ impl<'a> Own<'a> {
         })
     }
 
-    fn show(&self, state: State) {
+    pub(super) fn show(&self, state: State) {
         self.life
             .show(self.place, state, self.last.clone(), self.number);
     }
@@ -144,8 +160,7 @@ impl<'a> Own<'a> {
             };
             match started {
                 Ok(Start::Running(link, at)) => {
-                    self.show(State::Running(at));
-                    return Some(attend(self.life, &run, link, stop).await);
+                    return Some(attend(self, &run, (link, at), stop.clone()).await);
                 }
                 Ok(Start::Ended(exit)) => return Some(exit),
                 Ok(Start::Taken) => {}
@@ -156,22 +171,28 @@ impl<'a> Own<'a> {
                 }
             }
         }
-        self.show(State::Running(run.started().unwrap_or_else(Timestamp::now)));
-        Some(look_after(&run, stop).await)
+        Some(attend_found(self, &run, stop.clone()).await)
     }
 
     /// Resolves what the container is to run; waits for what is missing. Nothing if it is stopped meanwhile.
     async fn prepare(&self, stop: &mut watch::Receiver<Option<Stop>>) -> Option<Spec> {
+        let mut told = None;
         loop {
             if stop.borrow().is_some() {
                 return None;
             }
             match spec(self.life, self.container).await {
                 Ok(spec) => return Some(spec),
-                Err(message) => self.show(State::Waiting {
-                    reason: "CreateContainerConfigError",
-                    message: Some(message),
-                }),
+                Err((reason, message)) => {
+                    if reason == CREATING && told.as_ref() != Some(&message) {
+                        self.life.warn("FailedMount", &message);
+                        told = Some(message.clone());
+                    }
+                    self.show(State::Waiting {
+                        reason,
+                        message: Some(message),
+                    });
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(CONFIG_RETRY) => {}
@@ -181,76 +202,134 @@ impl<'a> Own<'a> {
     }
 }
 
-async fn spec(life: &Life, container: &Container) -> Result<Spec, environment::Missing> {
-    let (config, api) = (&life.node.config, &*life.node.api);
-    let configs = gather(api, &life.pod, container)
-        .await
-        .map_err(|error| error.to_string())?;
-    let linked = life
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.enable_service_links);
-    let services = if linked == Some(false) {
-        Vec::new()
-    } else {
-        api.services(life.namespace())
-            .await
-            .map_err(|error| error.to_string())?
+/// The newest run of a container and its end as the Pod's status has them, for a kubelet whose own state is lost: what has
+/// run is not taken for new.
+fn remembered(pod: &Pod, container: &str) -> Option<(u32, Exit)> {
+    let status = pod.status.as_ref()?;
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let mut all = lists.into_iter().flatten().flatten();
+    let known = all.find(|known| known.name == container)?;
+    let at = |time: &Option<Time>| time.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let state = known.state.clone().unwrap_or_default();
+    let last = known.last_state.clone().unwrap_or_default();
+    let exit = match (state.terminated.or(last.terminated), state.running) {
+        (_, Some(running)) => Exit {
+            started: at(&running.started_at),
+            ..Exit::without_program(
+                137,
+                UNKNOWN,
+                "the state of the container was lost".to_owned(),
+            )
+        },
+        (Some(ended), None) => Exit {
+            code: ended.exit_code,
+            reason: ended.reason,
+            message: ended.message,
+            started: at(&ended.started_at),
+            finished: at(&ended.finished_at),
+        },
+        (None, None) => return None,
     };
-    let image = container
-        .image
-        .as_deref()
-        .and_then(|name| images::find(&config.images, name));
-    let env = Environment::new(Sources {
-        pod: &life.pod,
-        container,
-        image: image.map(|image| image.env.clone()).unwrap_or_default(),
-        services,
-        configs: &configs,
-    })?;
+    Some((u32::try_from(known.restart_count).ok()?, exit))
+}
+
+/// What a container is to run; an error is Kubernetes' reason and message for that it waits.
+pub(super) async fn spec(
+    life: &Life,
+    container: &Container,
+) -> Result<Spec, (&'static str, environment::Missing)> {
+    let (config, api, pod) = (&life.node.config, &*life.node.api, &life.pod);
+    let unresolved = |message| ("CreateContainerConfigError", message);
+    let configs = gather(api, pod, container)
+        .await
+        .map_err(|error| unresolved(error.to_string()))?;
+    volumes::prepare(pod, &config.root, &container.name, &configs)
+        .map_err(|message| (CREATING, message))?;
+    let env = environment(life, container, &configs)
+        .await
+        .map_err(unresolved)?;
     let argv = images::argv(container, &config.images).unwrap_or_default();
     Ok(Spec {
         argv: argv.iter().map(|word| env.expand(word)).collect(),
+        mounts: volumes::mounts(pod, container, &config.root, &env).map_err(unresolved)?,
+        stage: volumes::stage(&config.root, life.uid()),
         env: env.into_pairs(),
         cwd: container.working_dir.as_ref().map(Into::into),
         inherit: config.inherit,
         log_max: config.log_max,
         bound: config.bound,
+        grace: grace(pod),
+    })
+}
+
+async fn environment(
+    life: &Life,
+    container: &Container,
+    configs: &Configs,
+) -> Result<Environment, environment::Missing> {
+    let (config, pod) = (&life.node.config, &life.pod);
+    let spec = pod.spec.as_ref();
+    let services = match spec.and_then(|spec| spec.enable_service_links) {
+        Some(false) => Vec::new(),
+        _ => {
+            let services = life.node.api.services(life.namespace()).await;
+            services.map_err(|error| error.to_string())?
+        }
+    };
+    let image = container.image.as_deref();
+    let image = image.and_then(|name| images::find(&config.images, name));
+    let mut given = image.map(|image| image.env.clone()).unwrap_or_default();
+    if !volumes::of(pod).is_empty() {
+        let dir = volumes::directory(&config.root, life.uid());
+        given.insert(volumes::VARIABLE.to_owned(), dir.display().to_string());
+    }
+    Environment::new(Sources {
+        pod,
+        container,
+        image: given,
+        services,
+        configs,
     })
 }
 
 /// Waits for the end of a run of this server.
 async fn attend(
-    life: &Life,
+    own: &Own<'_>,
     run: &Run,
-    mut link: Link,
-    stop: &mut watch::Receiver<Option<Stop>>,
+    (mut link, since): (Link, Timestamp),
+    stop: watch::Receiver<Option<Stop>>,
 ) -> Exit {
     let mut line = Vec::new();
-    let mut asked = None;
+    let mut farewells = care::farewells(own, stop);
+    let mut condemned = pin!(care::look_after(own, since, true));
+    let mut is_watched = true;
     loop {
-        let wanted = stop.borrow_and_update().as_ref().map(|stop| stop.grace);
-        if let Some(grace) = wanted.filter(|_| wanted != asked) {
-            asked = wanted;
-            link.stop(grace).await;
-        }
         tokio::select! {
             exit = link.wait(&mut line) => return match exit {
                 Some(exit) => {
-                    life.node.supervisors.give_back(link);
+                    own.life.node.supervisors.give_back(link);
                     exit
                 }
                 None => run.exit().unwrap_or_else(|| lost(run)),
             },
-            Ok(()) = stop.changed() => {}
+            Some(grace) = farewells.next() => {
+                is_watched = false;
+                link.stop(grace).await;
+            }
+            grace = &mut condemned, if is_watched => {
+                is_watched = false;
+                link.stop(grace).await;
+            }
         }
     }
 }
 
 /// Waits for the end of a run that an earlier server has started.
-async fn look_after(run: &Run, stop: &mut watch::Receiver<Option<Stop>>) -> Exit {
-    let mut asked = None;
+async fn attend_found(own: &Own<'_>, run: &Run, stop: watch::Receiver<Option<Stop>>) -> Exit {
+    let since = run.started().unwrap_or_else(Timestamp::now);
+    let mut farewells = care::farewells(own, stop);
+    let mut condemned = pin!(care::look_after(own, since, false));
+    let mut is_watched = true;
     let mut pause = POLL.0;
     loop {
         let known = run.supervisor().filter(Identity::alive);
@@ -261,23 +340,24 @@ async fn look_after(run: &Run, stop: &mut watch::Receiver<Option<Stop>>) -> Exit
         let Some(known) = known else {
             return lost(run);
         };
-        let wanted = stop.borrow_and_update().as_ref().map(|stop| stop.grace);
-        if let Some(grace) = wanted.filter(|_| wanted != asked) {
-            asked = wanted;
+        let told = tokio::select! {
+            () = tokio::time::sleep(pause) => None,
+            Some(grace) = farewells.next() => Some(grace),
+            grace = &mut condemned, if is_watched => Some(grace),
+        };
+        pause = (pause * 2).min(POLL.1);
+        if let Some(grace) = told {
+            is_watched = false;
+            pause = POLL.0;
             let _ = run.set_grace(grace);
             // This supervisor has no other run: its kubelet is gone.
             let _ = kill(Pid::from_raw(known.pid), Signal::SIGTERM);
-            pause = POLL.0;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => pause = (pause * 2).min(POLL.1),
-            Ok(()) = stop.changed() => {}
         }
     }
 }
 
 /// The end of a run whose supervisor was killed: nobody knows the program's own, so it is made certain.
-fn lost(run: &Run) -> Exit {
+pub(super) fn lost(run: &Run) -> Exit {
     if let Some(program) = run.program().filter(Identity::alive) {
         let family = descendants(program.pid);
         let _ = killpg(Pid::from_raw(program.pid), Signal::SIGKILL);
@@ -287,7 +367,7 @@ fn lost(run: &Run) -> Exit {
     }
     let mut exit = Exit::without_program(
         137,
-        "ContainerStatusUnknown",
+        UNKNOWN,
         "the supervisor of the container was killed".to_owned(),
     );
     exit.started = run.started().unwrap_or(exit.started);
@@ -299,7 +379,7 @@ fn lost(run: &Run) -> Exit {
 fn explain(container: &Container, run: &Run, mut exit: Exit) -> Exit {
     let wanted = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if wanted && exit.code != 0 && exit.message.is_none() {
-        exit.message = last_lines(run.dir());
+        exit.message = last_lines(run);
     }
     exit
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector, Pod};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector,
+};
 
 use super::expansion::expand;
-use super::quantity;
-use super::{ConfigData, ConfigKind, PodApi};
+use super::status::containers;
+use super::{ConfigData, ConfigKind, PodApi, quantity, volumes};
 
 /// The address of every Pod and of the node: processes share the machine's network.
 pub(super) const HOST_IP: &str = "127.0.0.1";
@@ -19,13 +21,13 @@ pub(super) type Configs = BTreeMap<(ConfigKind, String), Option<ConfigData>>;
 /// Why a container cannot be started yet: what it refers to is not there.
 pub(super) type Missing = String;
 
-/// Asks the API for every config map and secret that the container's environment names.
+/// Asks the API for every config map and secret that the container's environment and the Pod's volumes name.
 pub(super) async fn gather(
     api: &dyn PodApi,
     pod: &Pod,
     container: &Container,
 ) -> io::Result<Configs> {
-    let mut wanted = Vec::new();
+    let mut wanted: Vec<_> = volumes::of(pod).iter().flat_map(volumes::wanted).collect();
     for source in container.env_from.iter().flatten() {
         wanted.extend(
             source
@@ -186,14 +188,7 @@ fn resolve(
         return self::field(pod, field).map(Some);
     }
     if let Some(resource) = &source.resource_field_ref {
-        let named = resource
-            .container_name
-            .as_deref()
-            .unwrap_or(&container.name);
-        let spec = pod.spec.as_ref();
-        let of = spec.and_then(|spec| spec.containers.iter().find(|other| other.name == named));
-        let divisor = resource.divisor.as_ref().map(|divisor| divisor.0.as_str());
-        return quantity::field(of.unwrap_or(container), &resource.resource, divisor).map(Some);
+        return self::resource(pod, Some(container), resource).map(Some);
     }
     let (kind, name, key, optional) = if let Some(map) = &source.config_map_key_ref {
         (ConfigKind::ConfigMap, &map.name, &map.key, map.optional)
@@ -215,6 +210,23 @@ fn resolve(
         None if optional == Some(true) => Ok(None),
         None => Err(format!("couldn't find key {key} in {kind} {name:?}")),
     }
+}
+
+/// A resource of the container that the selector names, or else of `own`.
+pub(super) fn resource(
+    pod: &Pod,
+    own: Option<&Container>,
+    selector: &ResourceFieldSelector,
+) -> Result<String, Missing> {
+    let named = selector.container_name.as_deref();
+    let (init, main) = containers(pod);
+    let found = named.and_then(|name| main.iter().chain(init).find(|other| other.name == name));
+    let of = found.or(own).ok_or_else(|| {
+        let name = named.unwrap_or_default();
+        format!("resourceFieldRef: there is no container {name:?}")
+    })?;
+    let divisor = selector.divisor.as_ref().map(|divisor| divisor.0.as_str());
+    quantity::field(of, &selector.resource, divisor)
 }
 
 /// A field of the Pod by its path, as the downward API has it.

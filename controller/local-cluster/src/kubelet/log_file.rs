@@ -11,14 +11,19 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Records are written together up to about this size, which is small against any sensible bound of a log.
 const WRITE_BYTES: usize = 16 * 1024;
 
-/// The files of a log, the older one first.
+/// The files of a run's log, the older one first.
 pub(super) fn files(run: &Path) -> [PathBuf; 2] {
-    [run.join("log.1"), run.join("log")]
+    let beside = |suffix: &str| {
+        let mut name = run.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    };
+    [beside(".log.1"), beside(".log")]
 }
 
 /// Writes the records of both streams.
 pub(super) struct LogFile {
-    dir: PathBuf,
+    run: PathBuf,
     /// Opened with the first record: a program that says nothing costs no file.
     file: Option<File>,
     bytes: u64,
@@ -26,10 +31,10 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Keeps the newest records in `dir`, at least half of `bytes_max` and never more.
-    pub(super) fn new(dir: PathBuf, bytes_max: u64) -> Self {
+    /// Keeps the newest records beside the state file `run`, at least half of `bytes_max` and never more.
+    pub(super) fn new(run: PathBuf, bytes_max: u64) -> Self {
         Self {
-            dir,
+            run,
             file: None,
             bytes: 0,
             bytes_max,
@@ -37,7 +42,7 @@ impl LogFile {
     }
 
     fn write(&mut self, records: &[u8]) -> io::Result<()> {
-        let [older, current] = files(&self.dir);
+        let [older, current] = files(&self.run);
         let len = records.len() as u64;
         if self.bytes > 0 && self.bytes + len > self.bytes_max / 2 {
             self.file = None;

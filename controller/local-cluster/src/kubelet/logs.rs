@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -75,8 +74,8 @@ pub(super) fn read(run: Run, options: LogOptions) -> BoxStream<'static, Bytes> {
 }
 
 /// The end of a log, for a termination message.
-pub(super) fn last_lines(dir: &Path) -> Option<String> {
-    let text: Vec<u8> = files(dir)
+pub(super) fn last_lines(run: &Run) -> Option<String> {
+    let text: Vec<u8> = files(run.path())
         .iter()
         .filter_map(|file| fs::read(file).ok())
         .flatten()
@@ -159,7 +158,7 @@ impl Reader {
         let mut found: VecDeque<BufReader<File>> = VecDeque::new();
         let mut inode = None;
         // The newer one first: if it is rotated in between, it is found twice and not never.
-        for path in files(self.run.dir()).iter().rev() {
+        for path in files(self.run.path()).iter().rev() {
             let file = match File::open(path).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
@@ -210,7 +209,7 @@ impl Reader {
         if !self.options.follow {
             return Ok(false);
         }
-        let [_, path] = files(self.run.dir());
+        let [_, path] = files(self.run.path());
         let files = self.files.get_or_insert_default();
         let known = match files.front() {
             Some(file) => Some(file.get_ref().metadata().await?.ino()),
@@ -231,7 +230,7 @@ impl Reader {
             return Ok(false);
         }
         // What was written before the end is read once more after it was seen.
-        self.ending = self.run.exit().is_some() || !self.run.dir().exists();
+        self.ending = self.run.exit().is_some() || !self.run.path().exists();
         if !self.ending {
             tokio::time::sleep(POLL).await;
         }

@@ -1,156 +1,26 @@
-//! One Pod: runs its containers in order, ends them, and tells the API. It must not touch other Pods.
+//! One Pod: runs its containers in order and ends them. It must not touch other Pods.
+
+mod life;
+mod stop;
 
 use std::fs;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Node;
 use super::container::{Policy, follow};
 use super::refuse;
-use super::run::Exit;
-use super::status::{End, Snapshot, State, View, containers, is_sidecar, status};
-
-/// How long after a failed write of a status the next one comes.
-const WRITE_RETRY: Duration = Duration::from_secs(1);
-/// Kubernetes' default.
-const GRACE_SECONDS: i64 = 30;
-
-/// Why and how fast the containers are to end.
-#[derive(Debug, Clone)]
-pub(super) struct Stop {
-    pub(super) grace: i64,
-    end: End,
-}
-
-/// Which container of the Pod.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
-    Init(usize),
-    Main(usize),
-}
-
-/// A Pod while its containers run.
-pub(super) struct Life {
-    pub(super) node: Arc<Node>,
-    pub(super) pod: Pod,
-    start: Timestamp,
-    views: watch::Sender<Snapshot>,
-}
-
-impl Life {
-    fn new(node: Arc<Node>, pod: Pod) -> Self {
-        let status = pod.status.as_ref();
-        let start = status.and_then(|status| status.start_time.as_ref());
-        Self {
-            start: start.map_or_else(Timestamp::now, |time| time.0),
-            views: watch::Sender::new(Snapshot::new(&pod)),
-            node,
-            pod,
-        }
-    }
-
-    pub(super) fn uid(&self) -> &str {
-        self.pod.metadata.uid.as_deref().unwrap_or_default()
-    }
-
-    pub(super) fn namespace(&self) -> &str {
-        self.pod.metadata.namespace.as_deref().unwrap_or("default")
-    }
-
-    /// As the kubelet of Kubernetes names a Pod in its messages.
-    pub(super) fn full_name(&self) -> String {
-        let name = self.pod.metadata.name.as_deref().unwrap_or_default();
-        format!("{name}_{}({})", self.namespace(), self.uid())
-    }
-
-    pub(super) fn container(&self, place: Place) -> Option<&Container> {
-        let (init, main) = containers(&self.pod);
-        match place {
-            Place::Init(index) => init.get(index),
-            Place::Main(index) => main.get(index),
-        }
-    }
-
-    pub(super) fn show(&self, place: Place, state: State, last: Option<Exit>, restarts: u32) {
-        let view = View {
-            state,
-            last,
-            restarts,
-        };
-        self.views.send_if_modified(|all| {
-            let slot = match place {
-                Place::Init(index) => all.init.get_mut(index),
-                Place::Main(index) => all.main.get_mut(index),
-            };
-            slot.is_some_and(|slot| std::mem::replace(slot, view.clone()) != view)
-        });
-    }
-
-    fn finish(&self, end: End) {
-        self.views.send_modify(|all| all.end = Some(end));
-    }
-
-    /// Ends a Pod that cannot run here before it has begun.
-    fn refuse(&self, message: &str) {
-        self.views.send_modify(|all| {
-            for view in all.init.iter_mut().chain(&mut all.main) {
-                let exit = Exit::without_program(128, "StartError", message.to_owned());
-                view.state = State::Ended(exit);
-            }
-            all.end = Some(End {
-                reason: Some("StartError"),
-                message: Some(message.to_owned()),
-            });
-        });
-    }
-
-    /// Writes the Pod's status whenever it changes, and ends with the last one.
-    async fn report(
-        &self,
-        mut views: watch::Receiver<Snapshot>,
-        pods: &watch::Receiver<Option<Pod>>,
-    ) {
-        let mut written = self.pod.status.clone().unwrap_or_default();
-        while views.changed().await.is_ok() {
-            loop {
-                let snapshot = views.borrow_and_update().clone();
-                let status = {
-                    let newest = pods.borrow();
-                    let pod = newest.as_ref().unwrap_or(&self.pod);
-                    status(pod, &snapshot, self.start, &written, Timestamp::now())
-                };
-                if status == written || self.write(&status).await {
-                    written = status;
-                    if snapshot.end.is_some() {
-                        return;
-                    }
-                    break;
-                }
-                tokio::time::sleep(WRITE_RETRY).await;
-            }
-        }
-    }
-
-    /// Whether the status is written, or there is no object left to write it to.
-    async fn write(&self, status: &PodStatus) -> bool {
-        match self.node.api.patch_status(&self.pod, status.clone()).await {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => {
-                tracing::warn!(%error, pod.name = self.pod.metadata.name, "the Pod's status was not written");
-                false
-            }
-        }
-    }
-}
+use super::status::{End, Snapshot, containers, is_sidecar, is_started};
+pub(super) use life::{Life, Place};
+use stop::{GRACE_SECONDS, end};
+pub(super) use stop::{Stop, grace};
 
 /// Follows a Pod until its object is gone.
 pub(super) async fn run(node: Arc<Node>, mut pods: watch::Receiver<Option<Pod>>) {
@@ -223,27 +93,6 @@ async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Pod>>) {
     }
 }
 
-fn grace(pod: &Pod) -> i64 {
-    let spec = pod.spec.as_ref();
-    spec.and_then(|spec| spec.termination_grace_period_seconds)
-        .unwrap_or(GRACE_SECONDS)
-}
-
-/// Has the containers stopped. A second call can only make it faster, and the first one's reason stays.
-fn end(stop: &watch::Sender<Option<Stop>>, grace: i64, end: End) {
-    stop.send_if_modified(|stop| match stop {
-        Some(stop) => {
-            let sooner = grace < stop.grace;
-            stop.grace = stop.grace.min(grace);
-            sooner
-        }
-        None => {
-            *stop = Some(Stop { grace, end });
-            true
-        }
-    });
-}
-
 /// Ends when the Pod has been active for as long as it may.
 async fn expire(life: &Life) {
     let allowed = life
@@ -299,22 +148,25 @@ async fn work(life: &Arc<Life>, stop: &watch::Sender<Option<Stop>>) {
             (0..main.len()).map(|index| follow(life, Place::Main(index), policy, stop.subscribe()));
         join_all(all).await;
     }
-    let grace = stop
-        .borrow()
-        .as_ref()
-        .map_or_else(|| grace(&life.pod), |stop| stop.grace);
-    end(&sidecar_stop, grace, End::default());
-    while sidecars.join_next().await.is_some() {}
+    let mut stopped = stop.subscribe();
+    loop {
+        // What is left to them shrinks when the Pod is to end sooner.
+        let left = match &*stopped.borrow_and_update() {
+            None => grace(&life.pod),
+            Some(stop) => stop.left(),
+        };
+        end(&sidecar_stop, left, End::default());
+        tokio::select! {
+            ended = sidecars.join_next() => if ended.is_none() { return },
+            Ok(()) = stopped.changed() => {}
+        }
+    }
 }
 
-/// Waits until a sidecar runs; `false` when the Pod is stopped before.
+/// Waits until a sidecar has started; `false` when the Pod is stopped before.
 async fn is_up(life: &Life, index: usize, stop: &watch::Sender<Option<Stop>>) -> bool {
     let (mut views, mut stopped) = (life.views.subscribe(), stop.subscribe());
-    let runs = |all: &Snapshot| {
-        all.init
-            .get(index)
-            .is_some_and(|view| matches!(view.state, State::Running(_)))
-    };
+    let runs = |all: &Snapshot| all.init.get(index).is_some_and(is_started);
     tokio::select! {
         up = views.wait_for(runs) => up.is_ok(),
         _ = stopped.wait_for(Option::is_some) => false,

@@ -1,18 +1,18 @@
-//! The directory of one run of one container: what a kubelet, its successor and the supervisor tell each other.
+//! The state file of one run of one container: what a kubelet, its successor and the supervisor tell each other.
 //!
-//! A process is named by a symbolic link: it is made and filled in one step, and by one of two only. Nothing here is
-//! synced: what a power failure could take with it are facts about processes that it has ended too.
+//! Facts are lines that are only ever added; a line without its end is none. Whoever finds the file empty under its lock has
+//! the run. One file and no directory, since a short Pod costs more for its inodes than for its processes. Nothing here
+//! is synced: what a power failure could take with it are facts about processes that it has ended too.
 
-use std::fmt;
-use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::identity::Identity;
+use super::log_file;
 
 /// How a run ended.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -46,200 +46,162 @@ impl Exit {
     }
 }
 
-/// Which process it is: a pid alone may be another process after a reboot or a wrap of the pid space.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Process id.
-    pub pid: i32,
-    /// Start time in clock ticks since boot.
-    pub start: u64,
-    /// The kernel's boot id.
-    pub boot: String,
+/// A line of a state file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Fact {
+    /// The process that carries out the run.
+    Supervisor(String),
+    /// The program's process, and when it started.
+    Program(String, Timestamp),
+    /// How many seconds the program may take to end once it is told to.
+    Grace(i64),
+    /// How the run ended; the first one counts.
+    Exit(Exit),
 }
 
-impl Identity {
-    /// The identity of a living process.
-    #[must_use]
-    pub fn of(pid: i32) -> Option<Self> {
-        let stat = Stat::of(pid)?;
-        (stat.state != 'Z').then(|| Self {
-            pid,
-            start: stat.start,
-            boot: boot_id().to_owned(),
-        })
-    }
-
-    /// Whether that very process still runs.
-    #[must_use]
-    pub fn alive(&self) -> bool {
-        Self::of(self.pid).as_ref() == Some(self)
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}@{}", self.pid, self.start, self.boot)
-    }
-}
-
-impl FromStr for Identity {
-    type Err = io::Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.splitn(3, '@');
-        let mut next = || parts.next().ok_or(io::ErrorKind::InvalidData);
-        Ok(Self {
-            pid: next()?.parse().map_err(io::Error::other)?,
-            start: next()?.parse().map_err(io::Error::other)?,
-            boot: next()?.to_owned(),
-        })
-    }
-}
-
-fn boot_id() -> &'static str {
-    static BOOT: OnceLock<String> = OnceLock::new();
-    BOOT.get_or_init(|| {
-        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        id.trim().to_owned()
-    })
-}
-
-/// What `/proc` says of a process.
-pub(super) struct Stat {
-    pub(super) parent: i32,
-    pub(super) state: char,
-    start: u64,
-}
-
-impl Stat {
-    pub(super) fn of(pid: i32) -> Option<Self> {
-        let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The command name may hold spaces and parentheses: fields count from the last one.
-        let mut fields = line.get(line.rfind(')')? + 2..)?.split(' ');
-        Some(Self {
-            state: fields.next()?.chars().next()?,
-            parent: fields.next()?.parse().ok()?,
-            start: fields.nth(17)?.parse().ok()?,
-        })
-    }
-}
-
-/// All processes that descend from `root`, without itself.
-pub(super) fn descendants(root: i32) -> Vec<i32> {
-    let parents: Vec<(i32, i32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, Stat::of(pid)?.parent)))
-        .collect();
-    let mut family = vec![root];
-    let mut next = 0;
-    while let Some(&parent) = family.get(next) {
-        family.extend(
-            parents
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(pid, _)| pid),
-        );
-        next += 1;
-    }
-    family.split_off(1)
-}
-
-/// The directory of a run.
+/// The state of a run, by the path of its file.
 #[derive(Debug, Clone)]
 pub struct Run {
-    dir: PathBuf,
+    path: PathBuf,
 }
 
 impl Run {
-    /// The run that keeps its state in `dir`.
+    /// The run that keeps its state in the file `path`, and its log beside it.
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
     }
 
-    /// Where it keeps its state.
+    /// The run whose state is in the file `path`, if it is such a file.
+    pub(super) fn found(path: PathBuf) -> Option<Self> {
+        let number = path.extension()?.to_str()?;
+        number.parse::<u32>().ok()?;
+        let run = Self::new(path);
+        run.first(Some).map(|_| run)
+    }
+
+    /// Its state file.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes the run `by`'s to carry out; `false` when it is another's already.
     ///
     /// # Errors
-    /// When the directory cannot be written.
+    /// When the state file cannot be written.
     pub fn claim(&self, by: &Identity) -> io::Result<bool> {
-        match symlink(by.to_string(), self.dir.join("supervisor")) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            done => done.map(|()| true),
+        let file = File::options().create(true).append(true).open(&self.path)?;
+        // Held until the file is closed, which the death of this process does too.
+        file.lock()?;
+        if file.metadata()?.len() > 0 {
+            return Ok(false);
         }
+        write(&file, &Fact::Supervisor(by.to_string())).map(|()| true)
+    }
+
+    fn append(&self, fact: &Fact) -> io::Result<()> {
+        write(
+            &File::options().create(true).append(true).open(&self.path)?,
+            fact,
+        )
+    }
+
+    /// What `find` makes of the first fact that it knows.
+    fn first<T>(&self, find: impl Fn(Fact) -> Option<T>) -> Option<T> {
+        let text = fs::read_to_string(&self.path).ok()?;
+        let whole = text.get(..text.rfind('\n')?)?;
+        whole
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .find_map(find)
     }
 
     /// The process that has claimed the run.
     #[must_use]
     pub fn supervisor(&self) -> Option<Identity> {
-        read_identity(&self.dir.join("supervisor"))
+        self.first(|fact| match fact {
+            Fact::Supervisor(identity) => identity.parse().ok(),
+            _ => None,
+        })
     }
 
     /// Notes which process the program is.
-    pub(super) fn set_program(&self, program: &Identity) -> io::Result<()> {
-        symlink(program.to_string(), self.dir.join("program"))
+    pub(super) fn set_program(&self, program: &Identity, started: Timestamp) -> io::Result<()> {
+        self.append(&Fact::Program(program.to_string(), started))
     }
 
     /// The program's process.
     #[must_use]
     pub fn program(&self) -> Option<Identity> {
-        read_identity(&self.dir.join("program"))
+        self.first(|fact| match fact {
+            Fact::Program(identity, _) => identity.parse().ok(),
+            _ => None,
+        })
     }
 
     /// When the program started.
     pub(super) fn started(&self) -> Option<Timestamp> {
-        let made =
-            fs::symlink_metadata(self.dir.join("program")).and_then(|found| found.modified());
-        Timestamp::try_from(made.ok()?).ok()
+        self.first(|fact| match fact {
+            Fact::Program(_, started) => Some(started),
+            _ => None,
+        })
     }
 
-    /// Leaves word of how long the program may take to end once it is told to.
+    /// Leaves word of how long the program may take to end once it is told to; what is said later can only be less.
     pub(super) fn set_grace(&self, seconds: i64) -> io::Result<()> {
-        fs::write(self.dir.join("grace"), seconds.to_string())
+        self.append(&Fact::Grace(seconds))
     }
 
     pub(super) fn grace(&self) -> Option<i64> {
-        fs::read_to_string(self.dir.join("grace"))
-            .ok()?
-            .parse()
-            .ok()
+        let text = fs::read_to_string(&self.path).ok()?;
+        text.lines()
+            .filter_map(|line| match serde_json::from_str(line).ok()? {
+                Fact::Grace(seconds) => Some(seconds),
+                _ => None,
+            })
+            .min()
     }
 
-    /// Records the end, so that a reader sees all of it or nothing.
+    /// Records the end.
     pub(super) fn record(&self, exit: &Exit) -> io::Result<()> {
-        let fresh = self.dir.join("exit.new");
-        fs::write(&fresh, serde_json::to_vec(exit)?)?;
-        fs::rename(fresh, self.dir.join("exit.json"))
+        self.append(&Fact::Exit(exit.clone()))
     }
 
     /// How the run ended; nothing while it has not.
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
-        serde_json::from_slice(&fs::read(self.dir.join("exit.json")).ok()?).ok()
+        self.first(|fact| match fact {
+            Fact::Exit(exit) => Some(exit),
+            _ => None,
+        })
+    }
+
+    fn remove(&self) {
+        let logs = log_file::files(&self.path);
+        for file in logs.iter().chain([&self.path]) {
+            let _ = fs::remove_file(file);
+        }
     }
 }
 
-fn read_identity(link: &Path) -> Option<Identity> {
-    fs::read_link(link).ok()?.to_str()?.parse().ok()
+/// Adds a line in one call. It begins with a line's end too, lest one that a killed process left half written takes it along.
+fn write(mut file: &File, fact: &Fact) -> io::Result<()> {
+    file.write_all(format!("\n{}\n", serde_json::to_string(fact)?).as_bytes())
 }
 
-/// The runs of a container, by number from 0.
+/// The runs of a container, by number from 0: files `CONTAINER.NUMBER` in the directory of the Pod.
 #[derive(Debug, Clone)]
 pub(super) struct Runs {
     dir: PathBuf,
+    container: String,
 }
 
 impl Runs {
     pub(super) fn of(root: &Path, uid: &str, container: &str) -> Self {
         Self {
-            dir: root.join(uid).join(container),
+            dir: root.join(uid),
+            container: container.to_owned(),
         }
     }
 
@@ -247,21 +209,29 @@ impl Runs {
     pub(super) fn newest(&self) -> Option<u32> {
         fs::read_dir(&self.dir)
             .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name();
+                let number = name.to_str()?.strip_prefix(&self.container)?;
+                number.strip_prefix('.')?.parse().ok()
+            })
             .max()
     }
 
     pub(super) fn get(&self, number: u32) -> Run {
-        Run::new(self.dir.join(number.to_string()))
+        Run::new(self.dir.join(format!("{}.{number}", self.container)))
     }
 
-    /// Makes the directory of a run; of the earlier ones, only the last is still asked for.
+    /// Makes room for a run; of the earlier ones, only the last is still asked for.
     pub(super) fn create(&self, number: u32) -> io::Result<Run> {
-        let run = self.get(number);
-        fs::create_dir_all(&run.dir)?;
-        if let Some(old) = number.checked_sub(2) {
-            let _ = fs::remove_dir_all(self.get(old).dir);
+        if let Err(error) = fs::create_dir(&self.dir)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            // The directory of all Pods is missing, or there is a true obstacle.
+            fs::create_dir_all(&self.dir)?;
         }
-        Ok(run)
+        if let Some(old) = number.checked_sub(2) {
+            self.get(old).remove();
+        }
+        Ok(self.get(number))
     }
 }

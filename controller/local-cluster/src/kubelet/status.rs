@@ -17,7 +17,13 @@ pub(super) enum State {
         reason: &'static str,
         message: Option<String>,
     },
-    Running(Timestamp),
+    Running {
+        since: Timestamp,
+        /// Its postStart hook has run and its startup probe was answered.
+        started: bool,
+        /// Its readiness probe is answered.
+        ready: bool,
+    },
     Ended(Exit),
 }
 
@@ -117,14 +123,21 @@ pub(super) fn status(
         }]),
         qos_class: Some(qos_class(pod).to_owned()),
         conditions: Some(conditions(pod, &init, &main, phase, before, now)),
-        init_container_statuses: statuses(&init, is_initialized),
-        container_statuses: statuses(&main, |_, view| is_running(view)),
+        init_container_statuses: statuses(&init, |container, view| {
+            is_initialized(container, view) && (is_ready(view) || !is_sidecar(container))
+        }),
+        container_statuses: statuses(&main, |_, view| is_ready(view)),
         ..PodStatus::default()
     }
 }
 
-fn is_running(view: &View) -> bool {
-    matches!(view.state, State::Running(_))
+fn is_ready(view: &View) -> bool {
+    matches!(view.state, State::Running { ready: true, .. })
+}
+
+/// Whether it runs, and has started by what its Pod says of that.
+pub(super) fn is_started(view: &View) -> bool {
+    matches!(view.state, State::Running { started: true, .. })
 }
 
 fn has_begun(view: &View) -> bool {
@@ -134,7 +147,7 @@ fn has_begun(view: &View) -> bool {
 /// Whether the containers after this init container may start.
 pub(super) fn is_initialized(container: &Container, view: &View) -> bool {
     match &view.state {
-        State::Running(_) => is_sidecar(container),
+        State::Running { started, .. } => *started && is_sidecar(container),
         State::Ended(exit) => exit.code == 0 && !is_sidecar(container),
         State::Waiting { .. } => false,
     }
@@ -199,10 +212,10 @@ fn conditions(
         .collect();
     let unready: Vec<&str> = main
         .iter()
-        .filter(|(_, view)| !is_running(view))
+        .filter(|(_, view)| !is_ready(view))
         .chain(
             init.iter()
-                .filter(|(c, view)| is_sidecar(c) && !is_running(view)),
+                .filter(|(c, view)| is_sidecar(c) && !is_ready(view)),
         )
         .map(|(container, _)| container.name.as_str())
         .collect();
@@ -253,7 +266,7 @@ fn container_status(pod: &Pod, container: &Container, view: &View, ready: bool) 
             }),
             ..ContainerState::default()
         },
-        State::Running(since) => ContainerState {
+        State::Running { since, .. } => ContainerState {
             running: Some(ContainerStateRunning {
                 started_at: Some(time(*since)),
             }),
@@ -268,7 +281,7 @@ fn container_status(pod: &Pod, container: &Container, view: &View, ready: bool) 
         container_id: has_run.then(|| id(view.restarts)),
         restart_count: i32::try_from(view.restarts).unwrap_or(i32::MAX),
         ready,
-        started: Some(is_running(view)),
+        started: Some(is_started(view)),
         state: Some(state),
         last_state: view
             .last

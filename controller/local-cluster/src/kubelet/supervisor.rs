@@ -1,36 +1,40 @@
 //! The process that owns the run of a container and outlives the server.
 //!
 //! It takes one run at a time over its standard input, runs the program in a process group of its own, writes its output to
-//! the log and its end to the run's directory. When nothing of the program is left it is as good as new and takes
+//! the log and its end to the run's state file. When nothing of the program is left it is as good as new and takes
 //! the next run, which saves an exec for each short Pod. It knows nothing of Pods or of the API: what an end means is the
 //! kubelet's to say.
 
+mod mounts;
+mod program;
+mod streams;
+mod wait;
+
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
-use super::log_file::{LogFile, Source};
-use super::run::{Exit, Identity, Run, descendants};
+use super::identity::{Identity, descendants};
+use super::log_file::LogFile;
+use super::run::{Exit, Run};
+pub(super) use mounts::Mount;
+use program::{become_program, reap, start};
+use streams::Streams;
+use wait::{drain, now, signal_pipe, wait, wait_for_some};
 
 /// How long a supervisor without a run waits for one.
 const IDLE: Duration = Duration::from_secs(10);
-/// Kubernetes' default grace period, for a supervisor that somebody else than the kubelet terminates.
-const GRACE_SECONDS: i64 = 30;
 const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What to run.
@@ -48,12 +52,22 @@ pub(super) struct Spec {
     pub(super) log_max: u64,
     /// Whether the program is told to end when the kubelet is gone.
     pub(super) bound: bool,
+    /// What it sees in other places than it is in.
+    pub(super) mounts: Vec<Mount>,
+    /// An empty directory to put its view of the file system together in.
+    pub(super) stage: PathBuf,
+    /// How many seconds it has to end when nobody says otherwise.
+    pub(super) grace: i64,
 }
 
 /// What the kubelet asks, a line of JSON each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    Run { dir: PathBuf, spec: Spec },
+    /// Carry out the run of this state file.
+    Run { run: PathBuf, spec: Spec },
+    /// Become the program, behind the mounts of its own: another supervisor asks that, or a kubelet that has no run in mind.
+    Become(Spec),
+    /// End the program within so many seconds.
     Stop { grace: i64 },
 }
 
@@ -109,7 +123,12 @@ impl Supervisor {
             match self.next_request()? {
                 // A stop that has crossed the end of its run.
                 Some(Request::Stop { .. }) => {}
-                Some(Request::Run { dir, spec }) => self.run(&Run::new(dir), spec)?,
+                Some(Request::Run { run, spec }) => self.run(&Run::new(run), spec)?,
+                Some(Request::Become(spec)) => {
+                    let error = become_program(spec);
+                    let exit = Exit::without_program(128, "StartError", error.to_string());
+                    return self.reply(&Reply::Ended(exit));
+                }
                 None if self.orphaned => return Ok(()),
                 None => {
                     let ready = wait([self.control.as_fd(), self.terminated.as_fd()], Some(IDLE))?;
@@ -143,7 +162,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells the kubelet, if it is still there: a later one reads the run's directory.
+    /// Tells the kubelet, if it is still there: a later one reads the run's state.
     fn reply(&mut self, reply: &Reply) -> io::Result<()> {
         let mut line = serde_json::to_vec(reply)?;
         line.push(b'\n');
@@ -157,8 +176,8 @@ impl Supervisor {
         if !run.claim(&self.own)? {
             return self.reply(&Reply::Taken);
         }
-        let mut log = LogFile::new(run.dir().to_owned(), spec.log_max);
-        let bound = spec.bound;
+        let mut log = LogFile::new(run.path().to_owned(), spec.log_max);
+        let Spec { bound, grace, .. } = spec;
         let started = Timestamp::now();
         let exit = match start(spec) {
             Err(error) => Exit::without_program(128, "StartError", error.to_string()),
@@ -166,10 +185,10 @@ impl Supervisor {
                 let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
                 // Should this process be killed, the kubelet ends the program by its identity.
                 if let Some(program) = Identity::of(pid) {
-                    run.set_program(&program)?;
+                    run.set_program(&program, started)?;
                 }
                 self.reply(&Reply::Started(started))?;
-                let code = self.follow(run, child, Pid::from_raw(pid), bound, &mut log)?;
+                let code = self.follow(run, child, Pid::from_raw(pid), (bound, grace), &mut log)?;
                 Exit {
                     code,
                     reason: None,
@@ -189,7 +208,7 @@ impl Supervisor {
         run: &Run,
         child: Child,
         pid: Pid,
-        bound: bool,
+        (bound, own_grace): (bool, i64),
         log: &mut LogFile,
     ) -> io::Result<i32> {
         let mut streams = Streams::new(child)?;
@@ -221,7 +240,7 @@ impl Supervisor {
             let mut grace = None;
             if terminated {
                 drain(&mut self.terminated);
-                grace = Some(run.grace().unwrap_or(GRACE_SECONDS));
+                grace = Some(run.grace().unwrap_or(own_grace));
             }
             if control {
                 while let Some(request) = self.next_request()? {
@@ -230,7 +249,7 @@ impl Supervisor {
                     }
                 }
                 if self.orphaned && bound {
-                    grace = Some(GRACE_SECONDS);
+                    grace = Some(own_grace);
                 }
             }
             if let Some(seconds) = grace {
@@ -268,162 +287,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Reaps all children that have ended; returns the exit code of the program if it is among them.
-fn reap(program: Pid) -> Option<i32> {
-    let mut code = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, exit)) if pid == program => code = Some(exit),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                code = Some(128 + signal as i32);
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return code,
-            Ok(_) => {}
-        }
-    }
-}
-
-/// Starts the program with an absolute path, so that the cheap `posix_spawn` does.
-fn start(spec: Spec) -> io::Result<Child> {
-    let mut argv = spec.argv.iter();
-    let name = argv.next().map_or("", String::as_str);
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("exec {name:?}: {error}"));
-    let own = |key: &str| std::env::var_os(key);
-    let given = spec.env.iter().rev().find(|(key, _)| key == "PATH");
-    let path = given
-        .map(|(_, value)| value.into())
-        .or_else(|| own("PATH"))
-        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
-    let program = if name.contains('/') {
-        PathBuf::from(name)
-    } else {
-        std::env::split_paths(&path)
-            .map(|dir| dir.join(name))
-            .find(|file| is_executable(file))
-            .ok_or_else(|| io::Error::other(format!("exec {name:?}: not found in PATH")))?
-    };
-    let mut command = Command::new(program);
-    command.arg0(name).args(argv).process_group(0);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if !spec.inherit {
-        command
-            .env_clear()
-            .envs(own("HOME").map(|home| ("HOME", home)));
-    }
-    command.env("PATH", path).envs(spec.env);
-    if let Some(cwd) = spec.cwd {
-        if !cwd.is_dir() {
-            let what = format!("workingDir {:?}: no such directory", cwd.display());
-            return Err(io::Error::other(what));
-        }
-        command.current_dir(cwd);
-    }
-    command.spawn().map_err(named)
-}
-
-fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
-
-/// The program's output.
-struct Streams {
-    out: Option<Source<ChildStdout>>,
-    err: Option<Source<ChildStderr>>,
-}
-
-impl Streams {
-    fn new(mut child: Child) -> io::Result<Self> {
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        for fd in out
-            .iter()
-            .map(AsFd::as_fd)
-            .chain(err.iter().map(AsFd::as_fd))
-        {
-            fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        }
-        Ok(Self {
-            out: out.map(|pipe| Source::new(pipe, "stdout")),
-            err: err.map(|pipe| Source::new(pipe, "stderr")),
-        })
-    }
-
-    /// Takes one buffer of each stream; returns whether there may be more at once.
-    fn copy(&mut self, buffer: &mut [u8], log: &mut LogFile) -> bool {
-        let mut more = false;
-        if let Some(source) = &mut self.out {
-            match source.copy(buffer, log) {
-                Ok(true) => more = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                _ => self.out = None,
-            }
-        }
-        if let Some(source) = &mut self.err {
-            match source.copy(buffer, log) {
-                Ok(true) => more = true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                _ => self.err = None,
-            }
-        }
-        more
-    }
-
-    fn copy_all(&mut self, buffer: &mut [u8], log: &mut LogFile) {
-        while self.copy(buffer, log) {}
-    }
-}
-
-/// A stream that can be read whenever the signal has come in. Unlike a signal mask, the program does not inherit it.
-fn signal_pipe(signal: i32) -> io::Result<UnixStream> {
-    let (read, write) = UnixStream::pair()?;
-    read.set_nonblocking(true)?;
-    signal_hook::low_level::pipe::register(signal, write)?;
-    Ok(read)
-}
-
-fn drain(pipe: &mut UnixStream) {
-    let mut bytes = [0; 64];
-    while pipe
-        .read(&mut bytes)
-        .is_ok_and(|count| count == bytes.len())
-    {}
-}
-
-fn wait<const N: usize>(
-    fds: [BorrowedFd<'_>; N],
-    timeout: Option<Duration>,
-) -> io::Result<[bool; N]> {
-    wait_for_some(fds.map(Some), timeout)
-}
-
-/// Waits until one of these can be read or is closed; says which.
-fn wait_for_some<const N: usize>(
-    fds: [Option<BorrowedFd<'_>>; N],
-    timeout: Option<Duration>,
-) -> io::Result<[bool; N]> {
-    let mut polled: Vec<PollFd<'_>> = fds
-        .iter()
-        .flatten()
-        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
-        .collect();
-    let timeout = timeout.map_or(PollTimeout::NONE, |left| {
-        // Rounded up, so that the loop does not turn without end within the last millisecond.
-        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-    });
-    match poll(&mut polled, timeout) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut results = polled.iter().map(|fd| fd.any().unwrap_or(false));
-    Ok(fds.map(|fd| fd.is_some() && results.next().unwrap_or(false)))
-}
-
-#[expect(clippy::disallowed_methods, reason = "a grace period is real time")]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -104,7 +104,7 @@ impl Supervisors {
     ) -> io::Result<Start> {
         let Permit(_held) = permit;
         let request = Request::Run {
-            dir: run.dir().to_owned(),
+            run: run.path().to_owned(),
             spec,
         };
         for _ in 0..HANDS_MAX {

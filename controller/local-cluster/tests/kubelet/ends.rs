@@ -51,8 +51,8 @@ pub(crate) async fn a_field_that_cannot_be_honoured_is_refused_by_its_path() {
         ("tty", json!({"tty": true}), "spec.containers[0].tty"),
         (
             "hook",
-            json!({"lifecycle": {"postStart": {"exec": {"command": ["true"]}}}}),
-            "spec.containers[0].lifecycle.postStart",
+            json!({"lifecycle": {"postStart": {"httpGet": {"port": 1}}}}),
+            "spec.containers[0].lifecycle.postStart.httpGet",
         ),
         (
             "message",
@@ -120,7 +120,7 @@ pub(crate) async fn deletion_terminates_waits_and_kills_all_descendants() {
     let what = format!(
         "setsid sleep 1000 & echo $! > {0}/new; mv {0}/new {0}/pid; trap 'echo term > {0}/new; mv {0}/new {0}/term' TERM; \
          while :; do sleep 1; done",
-        world.root.path().display()
+        world.root.display()
     );
     world.api.apply(script("deaf", &what, json!({})));
     let pid: i32 = world.file("pid").await.parse().unwrap();
@@ -168,7 +168,7 @@ pub(crate) async fn a_second_deletion_can_shorten_the_grace() {
 
 pub(crate) async fn only_the_program_itself_is_told_to_end() {
     let world = World::new();
-    let root = world.root.path().display();
+    let root = world.root.display();
     // The program lets its own child finish: a signal to the whole group would end that first.
     let what = format!(
         "(touch {root}/ready; sleep 0.5; touch {root}/finished) & trap 'wait; exit 5' TERM; wait; exit 6"

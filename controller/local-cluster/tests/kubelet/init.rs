@@ -77,7 +77,7 @@ pub(crate) async fn a_failed_init_container_is_retried_otherwise() {
 
 pub(crate) async fn a_sidecar_runs_beside_the_containers_and_ends_after_them() {
     let world = World::new();
-    let root = world.root.path().display();
+    let root = world.root.display();
     let mut side = container(
         "side",
         &format!(
@@ -99,4 +99,24 @@ pub(crate) async fn a_sidecar_runs_beside_the_containers_and_ends_after_them() {
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     assert_eq!(condition(&status, "Initialized").0, "True");
     assert_eq!(world.file("order").await, "main\nside");
+}
+
+pub(crate) async fn a_second_deletion_reaches_sidecars_that_are_ending() {
+    let world = World::new();
+    let root = world.root.display();
+    let deaf =
+        format!("trap 'touch {root}/told' TERM; touch {root}/side; while :; do sleep 0.05; done");
+    let mut side = container("side", &deaf);
+    side["restartPolicy"] = json!("Always");
+    let what = format!(
+        "while ! test -e {root}/side; do sleep 0.05; done; touch {root}/main; exec sleep 1000"
+    );
+    world
+        .api
+        .apply(script("p", &what, json!({"initContainers": [side]})));
+    world.file("main").await;
+    world.api.delete("p", 600);
+    world.file("told").await;
+    world.api.delete("p", 0);
+    world.api.gone("p").await;
 }

@@ -121,10 +121,10 @@ pub(crate) async fn a_log_is_bounded_and_keeps_the_newest_lines() {
     let world = World::with(|config| config.log_max = 200_000);
     world.api.apply(script("p", "seq 1 100000", json!({})));
     world.api.over("p").await;
-    let dir = world.run_of("p", 0);
+    let run = world.run_of("p", 0).path().display().to_string();
     let bytes: u64 = ["log", "log.1"]
         .iter()
-        .map(|name| std::fs::metadata(dir.dir().join(name)).unwrap().len())
+        .map(|name| std::fs::metadata(format!("{run}.{name}")).unwrap().len())
         .sum();
     assert!((50_000..=200_000).contains(&bytes), "{bytes}");
     let log = world.log("p", LogOptions::default()).await;

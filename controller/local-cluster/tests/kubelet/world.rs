@@ -28,22 +28,28 @@ pub(crate) struct Fake {
     watchers: Mutex<Vec<mpsc::UnboundedSender<PodEvent>>>,
     /// Every status that was written, by Pod.
     written: Mutex<HashMap<String, Vec<PodStatus>>>,
+    warnings: Mutex<HashMap<String, Vec<(String, String)>>>,
     configs: Mutex<BTreeMap<(ConfigKind, String), ConfigData>>,
     changed: watch::Sender<()>,
 }
 
 impl Fake {
     pub(crate) fn apply(&self, pod: Pod) {
-        self.pods
-            .lock()
-            .unwrap()
-            .insert(pod.metadata.uid.clone().unwrap(), pod.clone());
+        // Held meanwhile, so that a watch that begins just now misses nothing.
+        let mut pods = self.pods.lock().unwrap();
+        pods.insert(pod.metadata.uid.clone().unwrap(), pod.clone());
         let event = || PodEvent::Applied(Box::new(pod.clone()));
         self.watchers
             .lock()
             .unwrap()
             .retain(|w| w.send(event()).is_ok());
+        drop(pods);
         self.changed.send_replace(());
+    }
+
+    /// Has the Pod's object gone without a word to the kubelet.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.pods.lock().unwrap().remove(uid);
     }
 
     pub(crate) fn delete(&self, uid: &str, grace: i64) {
@@ -121,6 +127,28 @@ impl Fake {
         self.until(uid, |s| s.is_some_and(ready)).await.unwrap()
     }
 
+    /// The first container runs, ready or not.
+    pub(crate) async fn running_at_all(&self, uid: &str) -> PodStatus {
+        let runs = |s: &PodStatus| {
+            let first = s
+                .container_statuses
+                .as_ref()
+                .map(|all| all[0].state.clone());
+            first.flatten().is_some_and(|state| state.running.is_some())
+        };
+        self.until(uid, |s| s.is_some_and(runs)).await.unwrap()
+    }
+
+    /// Reasons and messages.
+    pub(crate) fn warnings(&self, uid: &str) -> Vec<(String, String)> {
+        self.warnings
+            .lock()
+            .unwrap()
+            .get(uid)
+            .cloned()
+            .unwrap_or_default()
+    }
+
     pub(crate) async fn gone(&self, uid: &str) {
         self.until(uid, |s| s.is_none()).await;
     }
@@ -144,11 +172,12 @@ pub(crate) fn condition<'a>(status: &'a PodStatus, kind: &str) -> (&'a str, &'a 
 impl PodApi for Fake {
     fn watch(&self) -> BoxStream<'static, PodEvent> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        for pod in self.pods.lock().unwrap().values() {
-            sender
-                .send(PodEvent::Applied(Box::new(pod.clone())))
-                .unwrap();
+        let pods = self.pods.lock().unwrap();
+        for pod in pods.values() {
+            let event = PodEvent::Applied(Box::new(pod.clone()));
+            sender.send(event).unwrap();
         }
+        sender.send(PodEvent::Listed).unwrap();
         self.watchers.lock().unwrap().push(sender);
         let next =
             |mut r: mpsc::UnboundedReceiver<_>| async { r.recv().await.map(|event| (event, r)) };
@@ -168,6 +197,17 @@ impl PodApi for Fake {
         }
         self.changed.send_replace(());
         async { Ok(()) }.boxed()
+    }
+
+    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        let uid = pod.metadata.uid.clone().unwrap();
+        let warning = (reason.to_owned(), message.to_owned());
+        self.warnings
+            .lock()
+            .unwrap()
+            .entry(uid)
+            .or_default()
+            .push(warning);
     }
 
     fn remove(&self, pod: &Pod) -> BoxFuture<'_, io::Result<()>> {
@@ -199,10 +239,49 @@ impl PodApi for Fake {
     }
 }
 
+/// Is a server whose programs end with it: runs this Pod until it is killed.
+pub(crate) async fn serve(root: PathBuf, pod: &str) {
+    let world = World::at(root, |config| config.bound = true);
+    world.api.apply(serde_json::from_str(pod).unwrap());
+    std::future::pending::<()>().await;
+}
+
+/// A server in a process of its own, started by `wrapper`; killed when it is dropped.
+pub(crate) struct Server(std::process::Child);
+
+impl Server {
+    pub(crate) fn start(wrapper: &[&str], root: &std::path::Path, pod: &Pod) -> Self {
+        let me = std::env::current_exe().unwrap();
+        let mut argv = wrapper
+            .iter()
+            .map(std::ffi::OsString::from)
+            .collect::<Vec<_>>();
+        argv.extend([me.into(), "serve".into(), root.into()]);
+        argv.push(serde_json::to_string(pod).unwrap().into());
+        let child = std::process::Command::new(&argv[0])
+            .args(&argv[1..])
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A directory, an API and the kubelets that run on it one after the other.
 pub(crate) struct World {
     pub(crate) api: Arc<Fake>,
-    pub(crate) root: tempfile::TempDir,
+    pub(crate) root: PathBuf,
+    temporary: Option<tempfile::TempDir>,
     config: Config,
     kubelet: Arc<Kubelet>,
     stop: CancellationToken,
@@ -215,12 +294,18 @@ impl World {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let mut world = Self::at(temporary.path().to_owned(), change);
+        world.temporary = Some(temporary);
+        world
+    }
+
+    fn at(root: PathBuf, change: impl FnOnce(&mut Config)) -> Self {
         let me = std::env::current_exe()
             .unwrap()
             .to_string_lossy()
             .into_owned();
-        let mut config = Config::new(root.path().join("pods"), vec![me, "supervise".into()]);
+        let mut config = Config::new(root.join("pods"), vec![me, "supervise".into()]);
         config.back_off = BackOff {
             base: Duration::from_millis(10),
             cap: Duration::from_millis(40),
@@ -232,6 +317,7 @@ impl World {
         Self {
             api,
             root,
+            temporary: None,
             config,
             kubelet,
             stop,
@@ -252,7 +338,12 @@ impl World {
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.root.join(name)
+    }
+
+    /// The state of all Pods.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.config.root.clone()
     }
 
     /// A file's content, once it is there: written elsewhere and moved to its place.
@@ -265,13 +356,7 @@ impl World {
     }
 
     pub(crate) fn run_of(&self, uid: &str, number: u32) -> Run {
-        Run::new(
-            self.config
-                .root
-                .join(uid)
-                .join("c")
-                .join(number.to_string()),
-        )
+        Run::new(self.config.root.join(uid).join(format!("c.{number}")))
     }
 
     pub(crate) async fn log(&self, uid: &str, options: LogOptions) -> String {
