@@ -11,6 +11,7 @@ mod objects;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,11 +46,11 @@ const NAMESPACES: [&str; 2] = ["default", "kube-system"];
 pub struct Config {
     /// Settings of the kubelet.
     pub kubelet: kubelet::Config,
+    /// Where objects are kept; without it, they are in memory and gone with the cluster.
+    pub objects: Option<PathBuf>,
 }
 
 /// A cluster of one node: this machine.
-///
-/// Its objects are in memory, and gone with it.
 pub struct LocalCluster {
     api: Arc<Api>,
 }
@@ -59,16 +60,22 @@ impl LocalCluster {
     ///
     /// # Errors
     ///
-    /// When the kubelet's directory cannot be made, or the cluster's own objects not be written.
+    /// When the kubelet's directory cannot be made, the objects not be read, or the cluster's own not be
+    /// written.
     pub fn open(config: Config) -> io::Result<Self> {
         std::fs::create_dir_all(&config.kubelet.root)?;
         // Versions go on from the time, so that they are new to whoever knows an earlier cluster.
         let version = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
-        let store = Arc::new(Store::new(version));
+        let store = match &config.objects {
+            Some(dir) => Store::open(dir, version).map_err(io::Error::other)?,
+            None => Arc::new(Store::new(version)),
+        };
         for name in NAMESPACES {
             let namespace = json!({ "metadata": { "name": name } });
-            api::write::create_own(&store, Resource::Namespaces, None, &namespace)
-                .map_err(io::Error::other)?;
+            match api::write::create_own(&store, Resource::Namespaces, None, &namespace) {
+                Err(error) if !error.is_already_exists() => return Err(io::Error::other(error)),
+                _ => {}
+            }
         }
         node::register(&store).map_err(io::Error::other)?;
         let pods = Arc::new(NodePods(Arc::clone(&store)));

@@ -50,8 +50,7 @@ pub(super) fn apply(
         let cause = Cause::required("fieldManager", "is required for apply patch");
         return Err(ApiError::invalid(resource, name, &[cause]));
     }
-    if !text(applied, "managedFields").is_empty()
-        || applied["metadata"]["managedFields"].is_array()
+    if !text(applied, "managedFields").is_empty() || applied["metadata"]["managedFields"].is_array()
     {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
@@ -79,7 +78,13 @@ pub(super) fn apply(
         return write::create_applied(store, target, parameters, &applied, managed);
     }
     let (object, warnings) = write::update(store, target, name, parameters, |before| {
-        merged(before, &applied, &manager, &wanted, is_on(&parameters.force))
+        merged(
+            before,
+            &applied,
+            &manager,
+            &wanted,
+            is_on(&parameters.force),
+        )
     })?;
     Ok(object_reply(StatusCode::OK, &object, &warnings))
 }
@@ -191,4 +196,3 @@ fn merged(
     object["metadata"]["managedFields"] = kept.into();
     Ok(object)
 }
-

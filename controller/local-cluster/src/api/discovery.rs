@@ -10,8 +10,7 @@ use super::json_reply;
 use crate::objects::resource::Resource;
 
 /// The form of the one document, which is told by its media type.
-const AGGREGATED: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
 /// The groups that have a name; all have one version.

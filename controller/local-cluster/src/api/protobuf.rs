@@ -197,9 +197,7 @@ fn entry(name: &'static str, scalar: Scalar, bytes: &[u8]) -> Result<(String, Va
         match field? {
             (1, field) => {
                 let text = std::str::from_utf8(field.bytes(name)?);
-                key = text
-                    .map_err(|_| ProtobufError::WrongType(name))?
-                    .to_owned();
+                key = text.map_err(|_| ProtobufError::WrongType(name))?.to_owned();
             }
             (2, field) => value = element(name, scalar, field)?,
             _ => {}

@@ -128,11 +128,7 @@ fn differing(
 }
 
 /// What a key of a tree leads to in both objects, and how a path tells it.
-fn step<'a>(
-    key: &str,
-    live: &'a Value,
-    new: &'a Value,
-) -> Option<(&'a Value, &'a Value, String)> {
+fn step<'a>(key: &str, live: &'a Value, new: &'a Value) -> Option<(&'a Value, &'a Value, String)> {
     if let Some(name) = key.strip_prefix("f:") {
         return Some((&live[name], &new[name], format!(".{name}")));
     }

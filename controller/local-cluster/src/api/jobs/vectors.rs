@@ -105,7 +105,11 @@ fn indexes_format(given: &Value, expect: &Value) -> Result<(), String> {
     let parsed = indexes::parse(given["indexes"].as_str().unwrap(), completions);
     same("valid", &expect["valid"], &json!(parsed.is_ok()))?;
     match parsed {
-        Ok(intervals) => same("total", &expect["total"], &json!(indexes::count(&intervals))),
+        Ok(intervals) => same(
+            "total",
+            &expect["total"],
+            &json!(indexes::count(&intervals)),
+        ),
         Err(_) => Ok(()),
     }
 }

@@ -178,7 +178,9 @@ fn first_word(pod: &Value) -> String {
 
 fn gates(pod: &Value) -> String {
     let gates = items(&pod["spec"], "readinessGates");
-    let types = gates.clone().filter_map(|gate| gate["conditionType"].as_str());
+    let types = gates
+        .clone()
+        .filter_map(|gate| gate["conditionType"].as_str());
     match (gates.len(), types.filter(|type_| has_condition(pod, type_))) {
         (0, _) => NONE.into(),
         (all, met) => format!("{}/{all}", met.count()),
