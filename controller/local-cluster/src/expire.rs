@@ -66,7 +66,12 @@ async fn forget_events(store: &Store) {
 
 /// Whether an event was last seen too long ago.
 fn is_old(event: &Value, now: Timestamp) -> bool {
-    let times = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
+    let times = [
+        "/series/lastObservedTime",
+        "/lastTimestamp",
+        "/eventTime",
+        "/metadata/creationTimestamp",
+    ];
     let mut times = times.iter().filter_map(|path| {
         let time: Timestamp = event.pointer(path)?.as_str()?.parse().ok()?;
         Some(time)

@@ -16,9 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -113,14 +115,15 @@ impl LocalCluster {
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let key = Arc::new(Key::new(&token));
+        let end = shutdown.clone();
         let guard = middleware::from_fn(move |request, next| {
-            let key = Arc::clone(&key);
-            async move { guard(&key, request, next).await }
+            let (key, end) = (Arc::clone(&key), end.clone());
+            async move { guard(&key, end, request, next).await }
         });
         let router = self.service().layer(guard);
         let server = axum::serve(listener, router)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        // Watches have no end of their own.
+        // Whoever does not read on holds nothing up.
         let cut = async {
             shutdown.cancelled().await;
             tokio::time::sleep(SHUTDOWN_MAX).await;
@@ -172,10 +175,19 @@ impl Key {
     }
 }
 
-async fn guard(key: &Key, request: Request, next: Next) -> Response {
-    if key.opens(request.headers()) {
-        next.run(request).await
-    } else {
-        ApiError::unauthorized().into_response()
+async fn guard(key: &Key, end: CancellationToken, request: Request, next: Next) -> Response {
+    if !key.opens(request.headers()) {
+        return ApiError::unauthorized().into_response();
     }
+    let query = request.uri().query().unwrap_or_default();
+    // Watches, and logs that are followed, have no end of their own.
+    let is_endless = query.contains("watch=") || query.contains("follow=");
+    let response = next.run(request).await;
+    if !is_endless {
+        return response;
+    }
+    response.map(|body| {
+        let pieces = body.into_data_stream();
+        Body::from_stream(pieces.take_until(end.cancelled_owned()))
+    })
 }

@@ -48,7 +48,9 @@ pub(crate) fn register(store: &Store) -> Result<()> {
         // It was here before, and what it has may have changed.
         Err(error) if error.is_already_exists() => {
             let known = store.get(Resource::Nodes, "", NODE_NAME);
-            let uid = known.map(|known| known.uid().to_owned()).unwrap_or_default();
+            let uid = known
+                .map(|known| known.uid().to_owned())
+                .unwrap_or_default();
             change_own(store, (Resource::Nodes, "", NODE_NAME), &uid, |value| {
                 value["status"] = node["status"].clone();
                 true

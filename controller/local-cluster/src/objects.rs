@@ -118,7 +118,7 @@ impl Store {
 
     /// The store that is kept in `dir`, with versions that follow `version` and all that were given.
     pub(crate) fn open(dir: &Path, version: u64) -> Result<Arc<Self>, JournalError> {
-        let (journal, recovered) = Journal::open(dir)?;
+        let (journal, recovered) = Journal::open(dir, journal::LOG_BYTES_MAX)?;
         let version = version.max(recovered.version);
         let mut store = Self::with(version, None);
         for (resource, value, version) in recovered.objects {

@@ -21,7 +21,7 @@ use super::resource::Resource;
 use super::{Object, Place};
 
 /// A log of this size is replaced by a snapshot.
-const LOG_BYTES_MAX: u64 = 64 << 20;
+pub(super) const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Versions are promised to the disk so many at a time: those of a range are never given again.
 const RESERVED: u64 = 1 << 20;
 
@@ -67,6 +67,7 @@ struct Log {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    log_bytes_max: u64,
     log: Mutex<Log>,
     /// Records written, ever.
     written: AtomicU64,
@@ -136,8 +137,9 @@ fn is_kept(resource: Resource) -> bool {
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, and reads what is there.
-    pub(crate) fn open(dir: &Path) -> Result<(Self, Recovered), JournalError> {
+    /// Opens the journal in `dir`, and reads what is there. A log longer than `log_bytes_max` is
+    /// replaced.
+    pub(crate) fn open(dir: &Path, log_bytes_max: u64) -> Result<(Self, Recovered), JournalError> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
         let lock_path = dir.join("objects.lock");
         let lock = File::create(&lock_path).map_err(io_error(&lock_path))?;
@@ -157,6 +159,7 @@ impl Journal {
         let (wake, woken) = sync_channel(1);
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
+            log_bytes_max,
             log: Mutex::new(Log {
                 file,
                 number,
@@ -261,7 +264,7 @@ impl Shared {
             tracing::error!(%error, "objects cannot be written any more");
         }
         log.bytes += line.len() as u64;
-        if log.bytes >= LOG_BYTES_MAX {
+        if log.bytes >= self.log_bytes_max {
             let _ = self.wake.try_send(());
         }
         self.written.fetch_add(1, Ordering::AcqRel);
@@ -297,7 +300,7 @@ impl Shared {
     fn shorten(&self, objects: &impl Fn() -> Snapshot) -> io::Result<()> {
         let old = {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            if log.bytes < LOG_BYTES_MAX {
+            if log.bytes < self.log_bytes_max {
                 return Ok(());
             }
             // What is awaited on the old log must not be taken for safe by a look at the new one.
@@ -377,9 +380,7 @@ impl Found {
         let (mut at, mut line) = (0, Vec::new());
         loop {
             line.clear();
-            let bytes = lines
-                .read_until(b'\n', &mut line)
-                .map_err(io_error(path))?;
+            let bytes = lines.read_until(b'\n', &mut line).map_err(io_error(path))?;
             if bytes == 0 {
                 return Ok(());
             }
@@ -446,10 +447,118 @@ fn parse(line: &[u8]) -> Option<Record> {
     let (sum, json) = line.split_at_checked(9)?;
     let sum = std::str::from_utf8(sum.get(..8)?).ok()?;
     let is_whole = u32::from_str_radix(sum, 16).ok()? == crc32fast::hash(json);
-    is_whole.then(|| serde_json::from_slice(json).ok()).flatten()
+    is_whole
+        .then(|| serde_json::from_slice(json).ok())
+        .flatten()
 }
 
 fn by_name(name: &str) -> Option<Resource> {
     let (plural, group) = name.split_once('.').unwrap_or((name, ""));
     Resource::find(group, plural)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MAP: Resource = Resource::ConfigMaps;
+
+    fn map(name: &str, version: u64) -> Object {
+        let value = json!({ "metadata": { "namespace": "n", "name": name }, "data": { "k": "v" } });
+        Object::new(value, version)
+    }
+
+    fn open(dir: &Path) -> (Journal, Recovered) {
+        Journal::open(dir, LOG_BYTES_MAX).unwrap()
+    }
+
+    fn names(recovered: &Recovered) -> Vec<(String, u64)> {
+        let objects = recovered.objects.iter();
+        let mut names: Vec<_> = objects
+            .map(|(_, value, version)| (super::super::text(value, "name").to_owned(), *version))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn newest_log(dir: &Path) -> PathBuf {
+        log_path(dir, *logs(dir).unwrap().last().unwrap())
+    }
+
+    #[test]
+    fn the_newest_version_of_each_object_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, found) = open(dir.path());
+        assert_eq!((found.objects.len(), found.version), (0, 0));
+        for (name, version) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
+            journal.keep(MAP, Kept::Put(&map(name, version))).unwrap();
+        }
+        journal.keep(MAP, Kept::Gone(&map("b", 5))).unwrap();
+        drop(journal);
+        let (_journal, found) = open(dir.path());
+        assert_eq!(names(&found), [("a".into(), 3), ("c".into(), 4)]);
+        assert!(found.version >= RESERVED, "{}", found.version);
+    }
+
+    #[test]
+    fn only_one_server_keeps_its_objects_in_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, _) = open(dir.path());
+        let second = Journal::open(dir.path(), LOG_BYTES_MAX);
+        assert!(matches!(second, Err(JournalError::InUse(_))));
+    }
+
+    #[test]
+    fn a_record_that_was_cut_off_is_passed_over_and_a_damaged_one_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = open(dir.path());
+        for version in [1, 2] {
+            journal.keep(MAP, Kept::Put(&map("a", version))).unwrap();
+        }
+        drop(journal);
+        let path = newest_log(dir.path());
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let (journal, found) = open(dir.path());
+        assert_eq!(names(&found), [("a".into(), 1)]);
+        drop(journal);
+        let mut damaged = whole;
+        damaged[20] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        let refused = Journal::open(dir.path(), LOG_BYTES_MAX);
+        assert!(matches!(refused, Err(JournalError::Damaged { at: 0, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_replaced_by_a_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path(), 1).unwrap();
+        let kept = Arc::new(map("a", 1));
+        let all = Arc::clone(&kept);
+        journal
+            .start(move || (vec![(MAP, Arc::clone(&all))], 7))
+            .unwrap();
+        journal.keep(MAP, Kept::Put(&kept)).unwrap();
+        // The thread replaces the log after it has told that all is safe.
+        while !dir.path().join(SNAPSHOT).exists()
+            || dir.path().join("objects.0000000001.log").exists()
+        {
+            journal.synced().await.unwrap();
+        }
+        journal.keep(MAP, Kept::Put(&map("b", 8))).unwrap();
+        journal.synced().await.unwrap();
+        drop(journal);
+        let found = loop {
+            // The thread that had it lets it go in its own time.
+            match Journal::open(dir.path(), LOG_BYTES_MAX) {
+                Ok((_, found)) => break found,
+                Err(JournalError::InUse(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(names(&found), [("a".into(), 1), ("b".into(), 8)]);
+        assert!(found.version >= 7 + RESERVED);
+    }
 }
