@@ -124,6 +124,8 @@ pub struct Plan {
     pub events: Vec<Event>,
     /// When to look again, if nothing happens before.
     pub requeue_after: Option<Duration>,
+    /// How far the queue has come, for people.
+    pub progress: Option<String>,
     /// Why nothing could be made, though something should be: the sync is to be repeated.
     pub error: Option<String>,
     /// What the accounting goes on from.
@@ -227,6 +229,7 @@ impl Planner<'_> {
             let revocations =
                 queue::workers::revocations(&self.tally, &self.observed.gone, workers);
             self.plan.queue_actions.extend(revocations);
+            self.plan.progress = Some(queue::progress(&seen.status.counts));
         }
         let announced = conditions::announced(job);
         let verdict = match &announced {

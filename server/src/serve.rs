@@ -5,17 +5,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SystemClock, SystemRandom};
-use crate::config::{Config, StoreConfig};
-use crate::http::{Access, router};
+use crate::config::{Config, LimitsConfig, StoreConfig};
+use crate::connections;
+use crate::http::{Access, Gate, router};
 use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::rate::RateLimit;
 use crate::service::Service;
 use crate::store::disk::DataDir;
 use crate::store::embedded::Embedded;
+use crate::store::guarded::Guarded;
+use crate::store::metered::Metered;
+use crate::tokens::{TokenFile, Tokens};
 
 /// How long running requests may take to end once the service is told to stop. Held calls do not
 /// end by themselves; whoever holds one asks again.
@@ -51,9 +56,6 @@ pub enum ServeError {
     /// The store has failed for good; what was acknowledged is on disk.
     #[error("the store has failed: {0}")]
     Store(String),
-    /// The listener failed.
-    #[error("cannot go on serving")]
-    Serve(#[source] io::Error),
 }
 
 /// A service that is open and bound, and not serving yet.
@@ -61,7 +63,8 @@ pub enum ServeError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    access: Access,
+    gate: Gate,
+    limits: LimitsConfig,
     service: Service,
     store: Arc<Embedded>,
 }
@@ -77,6 +80,7 @@ impl Server {
             listen,
             token,
             store,
+            limits,
         } = config;
         let access = match &token {
             Some(token) => Access::token(token),
@@ -97,14 +101,25 @@ impl Server {
         };
         let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
-        let store =
-            Embedded::open(Box::new(disk), clock, random, hub.clone()).map_err(cannot_open)?;
+        let metrics = Arc::new(Metrics::default());
+        let file = Box::new(TokenFile::new(&data_dir));
+        let tokens = Tokens::open(file, clock.clone(), random.clone()).await;
+        let gate = Gate {
+            access,
+            tokens: tokens.map_err(cannot_open)?,
+            rate: Arc::new(RateLimit::new(limits.namespace_requests_per_second)),
+            metrics: metrics.clone(),
+        };
+        let disk = Box::new(Metered::new(disk, metrics.clone()));
+        let store = Embedded::open(disk, clock, random, hub.clone()).map_err(cannot_open)?;
         let store = Arc::new(store);
+        let guarded = Guarded::new(store.clone(), metrics, limits.namespace_queues_max);
         Ok(Self {
             listener,
             address,
-            access,
-            service: Service::new(store.clone(), hub),
+            gate,
+            limits,
+            service: Service::new(Arc::new(guarded), hub),
             store,
         })
     }
@@ -125,25 +140,20 @@ impl Server {
         let Self {
             listener,
             address: _,
-            access,
+            gate,
+            limits,
             service,
             store,
         } = self;
         let store_stopped = store.stopped();
-        // Replies are small and written whole: waiting for more to send only delays them.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-        });
         let stop = CancellationToken::new();
-        let stopping = stop.clone();
-        let serve = axum::serve(listener, router(service.clone(), access))
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .into_future();
+        let metrics = gate.metrics.clone();
+        let router = router(service.clone(), gate);
+        let places = limits.connections_max;
+        let serve = connections::serve(listener, router, places, metrics, stop.clone());
         tokio::pin!(serve);
         let result = tokio::select! {
-            result = &mut serve => return result.map_err(ServeError::Serve),
+            () = &mut serve => Ok(()),
             () = shutdown.cancelled() => Ok(()),
             () = store_stopped.cancelled() => {
                 let trouble = service.trouble();

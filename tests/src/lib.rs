@@ -6,8 +6,10 @@
 )]
 
 pub mod api;
+pub mod browser;
 pub mod gangline;
 pub mod server;
 
 pub use api::{Api, Queue};
+pub use browser::Browser;
 pub use server::TestServer;

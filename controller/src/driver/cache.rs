@@ -46,6 +46,8 @@ pub(crate) struct Store<K> {
     listed: Option<HashSet<Key>>,
     /// Keys written since that list began.
     written: HashSet<Key>,
+    /// Keys whose state was read, and not brought by the watch yet.
+    read: HashSet<Key>,
     complete: bool,
 }
 
@@ -56,6 +58,7 @@ impl<K> Default for Store<K> {
             gone: HashSet::new(),
             listed: None,
             written: HashSet::new(),
+            read: HashSet::new(),
             complete: false,
         }
     }
@@ -65,7 +68,11 @@ impl<K> Default for Store<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Watch,
+    /// The reply to a write: a state that this controller has made.
     Reply,
+    /// A reply that shows what others have done too. Nobody has planned with that yet, so it stays
+    /// news until the watch has brought it.
+    Read,
 }
 
 impl<K: Resource> Store<K> {
@@ -86,7 +93,7 @@ impl<K: Resource> Store<K> {
     pub(crate) fn apply(&mut self, object: Arc<K>, source: Source) -> bool {
         let key = Key::of(&*object);
         match source {
-            Source::Reply => {
+            Source::Reply | Source::Read => {
                 self.written.insert(key.clone());
             }
             Source::Watch => {
@@ -99,14 +106,21 @@ impl<K: Resource> Store<K> {
         if meta.uid.as_ref().is_some_and(|uid| self.gone.contains(uid)) {
             return false;
         }
-        let is_old = self
-            .objects
-            .get(&key)
-            .is_some_and(|known| is_at_least(&**known, &*object));
-        if !is_old {
-            self.objects.insert(key, object);
+        let known = self.objects.get(&key);
+        if known.is_some_and(|known| is_at_least(&**known, &*object)) {
+            let is_known =
+                |known: &Arc<K>| known.meta().resource_version == object.meta().resource_version;
+            return source == Source::Watch
+                && known.is_some_and(is_known)
+                && self.read.remove(&key);
         }
-        !is_old
+        if source == Source::Read {
+            self.read.insert(key.clone());
+        } else {
+            self.read.remove(&key);
+        }
+        self.objects.insert(key, object);
+        true
     }
 
     /// Removes an object. A reply may come long before the watch says the same.
@@ -118,7 +132,7 @@ impl<K: Resource> Store<K> {
     ) -> Option<Arc<K>> {
         if let Some(uid) = uid {
             match source {
-                Source::Reply => self.gone.insert(uid.clone()),
+                Source::Reply | Source::Read => self.gone.insert(uid.clone()),
                 Source::Watch => self.gone.remove(uid),
             };
         }
@@ -127,6 +141,7 @@ impl<K: Resource> Store<K> {
             .get(key)
             .is_some_and(|known| uid.is_none() || known.meta().uid.as_ref() == uid);
         if is_it {
+            self.read.remove(key);
             self.objects.remove(key)
         } else {
             None
@@ -317,6 +332,22 @@ mod tests {
         assert!(!pods.apply(pod("a", "u", "5"), Source::Watch));
         assert!(!pods.apply(pod("a", "u", "7"), Source::Watch), "no news");
         assert!(pods.apply(pod("a", "u", "10"), Source::Watch));
+    }
+
+    #[test]
+    fn what_was_only_read_is_still_news_when_the_watch_brings_it() {
+        let mut pods = Pods::default();
+        pods.apply(pod("a", "u", "5"), Source::Watch);
+        pods.apply(pod("a", "u", "7"), Source::Read);
+        assert!(!pods.apply(pod("a", "u", "6"), Source::Watch));
+        assert!(pods.apply(pod("a", "u", "7"), Source::Watch));
+        assert!(!pods.apply(pod("a", "u", "7"), Source::Watch), "once");
+        pods.apply(pod("a", "u", "8"), Source::Watch);
+        pods.apply(pod("a", "u", "8"), Source::Read);
+        assert!(
+            !pods.apply(pod("a", "u", "8"), Source::Watch),
+            "it came before"
+        );
     }
 
     #[test]

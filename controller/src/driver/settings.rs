@@ -26,6 +26,10 @@ pub struct Settings {
     pub pod_retry_delay: RetryDelay,
     /// The election to win before anything is done; without it this controller is the only one.
     pub candidate: Option<Candidate>,
+    /// How long a call of the Kubernetes API may take; then nobody knows what became of it.
+    pub call_timeout: Duration,
+    /// How often the progress of a queue is written into its Job, at most.
+    pub progress_interval: Duration,
     /// How many Jobs are looked at at a time.
     pub concurrency: usize,
     /// Where workers find the queue service.
@@ -58,6 +62,8 @@ impl Settings {
             retry_cap: Duration::from_secs(60),
             pod_retry_delay: RetryDelay::default(),
             candidate: None,
+            call_timeout: Duration::from_secs(30),
+            progress_interval: Duration::from_secs(5),
             concurrency: 5,
             queue_url: queue_url.into(),
             token_delivery: TokenDelivery::Secret,

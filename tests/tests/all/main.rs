@@ -2,7 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod access;
+mod bad_input;
+mod bench;
 mod cli;
 mod conformance;
+mod controller;
 mod crashes;
+mod dashboard;
+mod documents;
+mod examples;
+mod pods;
 mod worker;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::commands::exec::ExecArgs;
 use crate::error::Error;
 
 /// The file that says what a directory was made by.
@@ -31,11 +30,11 @@ pub(super) struct RunDir {
     clippy::disallowed_methods,
     reason = "a run names itself and its token once, here"
 )]
-fn random() -> String {
+pub(crate) fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-fn state_home() -> Result<PathBuf, Error> {
+pub(crate) fn state_home() -> Result<PathBuf, Error> {
     let absolute = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -49,18 +48,15 @@ fn state_home() -> Result<PathBuf, Error> {
 }
 
 impl RunDir {
-    pub(super) fn open(given: Option<PathBuf>, exec: &ExecArgs) -> Result<Self, Error> {
+    pub(super) fn open(given: Option<PathBuf>, command: Vec<String>) -> Result<Self, Error> {
         let own = given.is_none();
         let path = match given {
             Some(path) => path,
             None => state_home()?.join("gangline/runs").join(random()),
         };
-        let command = exec.as_arguments().into_iter();
         let record = Record {
             version: 1,
-            command: command
-                .map(|part| part.to_string_lossy().into_owned())
-                .collect(),
+            command,
         };
         let file = path.join(FILE);
         match fs::read(&file) {
