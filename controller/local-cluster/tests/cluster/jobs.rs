@@ -149,14 +149,7 @@ pub(crate) async fn a_deleted_job_takes_its_pods_along(cluster: &Cluster) {
                 tokio::task::yield_now().await;
             }
         };
-        if tokio::time::timeout(std::time::Duration::from_secs(15), gone)
-            .await
-            .is_err()
-        {
-            let job = cluster.jobs.get_opt(name).await.unwrap();
-            let pods = cluster.pods_of(name).await;
-            panic!("never: {name} is gone: {}, {}", json!(job), json!(pods));
-        }
+        in_time("Job and Pods are gone", gone).await;
     }
     println!("ok a deleted Job takes its Pods along");
 }

@@ -5,6 +5,7 @@
 
 mod jobs;
 mod kubectl;
+mod restart;
 mod serve;
 mod world;
 
@@ -29,6 +30,7 @@ async fn all() {
     Box::pin(serve::logs_are_followed_and_cut(&world)).await;
     kubectl::a_session_works_without_a_flag(&world).await;
     Box::pin(serve::a_watch_ends_with_the_server(world)).await;
+    Box::pin(restart::objects_and_processes_outlive_the_server()).await;
 }
 
 fn main() -> ExitCode {

@@ -53,6 +53,7 @@ pub(crate) async fn objects_and_processes_outlive_the_server() {
             .metadata
             .resource_version,
     );
+    drop(maps);
     world.stop().await;
 
     let world = World::start(root.path()).await;
