@@ -163,7 +163,8 @@ fn open_cluster(dir: &Path, binary: &str, pods: PodLife) -> Result<LocalCluster,
         bound: pods == PodLife::Run,
         ..kubelet::Config::new(root, vec![binary.to_owned(), SUPERVISE.to_owned()])
     };
-    LocalCluster::open(ClusterConfig { kubelet })
+    let objects = (pods != PodLife::Run).then(|| dir.join("objects"));
+    LocalCluster::open(ClusterConfig { kubelet, objects })
         .map_err(|error| Error::disk(format!("cannot open the cluster: {error}")))
 }
 

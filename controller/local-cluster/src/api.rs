@@ -36,6 +36,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::kubelet::Kubelet;
+use crate::objects::resource::Resource;
 use crate::objects::{Object, Store};
 use error::{ApiError, Result};
 use target::{Parameters, Part, Target, is_on};
@@ -94,7 +95,7 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     let body = body.map_err(|_| ApiError::too_large(BODY_BYTES_MAX))?;
     let store = &api.store;
     let table = table::asked(&parts.headers, &parameters);
-    match (&parts.method, &target.name, target.part) {
+    let response = match (&parts.method, &target.name, target.part) {
         (&Method::GET, Some(name), Part::Log) => logs::read(api, &target, name, &parameters),
         (&Method::POST, Some(name), Part::Eviction) => {
             let eviction = body::object(&parts.headers, &body)?;
@@ -146,7 +147,13 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
             }
         }
         _ => Err(ApiError::method_not_allowed()),
+    }?;
+    // What is said of a Job outlives this machine; Pods wait for the disk before they run.
+    if target.resource == Resource::Jobs && parts.method != Method::GET {
+        let synced = store.synced().await;
+        synced.map_err(|error| ApiError::internal(&error.to_string()))?;
     }
+    Ok(response)
 }
 
 fn is_apply(headers: &HeaderMap) -> bool {

@@ -1,7 +1,8 @@
-//! Jobs that are finished are deleted when their time is over (`ttlSecondsAfterFinished`).
+//! What is only wanted for a time: finished Jobs (`ttlSecondsAfterFinished`) and events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -11,6 +12,12 @@ use crate::api::delete::{Options, Propagation, delete_object};
 use crate::objects::resource::Resource;
 use crate::objects::{Change, ChangeKind, Object, Store, text};
 
+/// How long an event is kept, as in Kubernetes.
+const EVENT_AGE_MAX: SignedDuration = SignedDuration::from_hours(1);
+/// How many events are kept; the oldest go first.
+const EVENTS_MAX: usize = 20_000;
+/// How often events are looked through.
+const EVENTS_EVERY: Duration = Duration::from_secs(60);
 /// How long to sleep when no Job has a time to go.
 const IDLE: SignedDuration = SignedDuration::from_hours(1);
 
@@ -31,11 +38,52 @@ pub(crate) fn due_at(job: &Value) -> Option<Timestamp> {
         .ok()
 }
 
-/// Deletes Jobs whose time is over, until `shutdown`.
+/// Deletes what has had its time, until `shutdown`.
 pub(crate) async fn run(store: Arc<Store>, shutdown: CancellationToken) {
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = follow(&store) => {}
+        () = forget_events(&store) => {}
+    }
+}
+
+async fn forget_events(store: &Store) {
+    let mut look = tokio::time::interval(EVENTS_EVERY);
+    loop {
+        look.tick().await;
+        let (mut events, _) = store.list(Resource::Events, None);
+        events.sort_by_key(|event| event.version());
+        let surplus = events.len().saturating_sub(EVENTS_MAX);
+        let now = Timestamp::now();
+        for (position, event) in events.iter().enumerate() {
+            if position < surplus || is_old(event.value(), now) {
+                let place = (Resource::Events, event.namespace(), event.name());
+                delete(store, place, event.uid(), Propagation::Background);
+            }
+        }
+    }
+}
+
+/// Whether an event was last seen too long ago.
+fn is_old(event: &Value, now: Timestamp) -> bool {
+    let times = [
+        "/series/lastObservedTime",
+        "/lastTimestamp",
+        "/eventTime",
+        "/metadata/creationTimestamp",
+    ];
+    let mut times = times.iter().filter_map(|path| {
+        let time: Timestamp = event.pointer(path)?.as_str()?.parse().ok()?;
+        Some(time)
+    });
+    let seen = times.next();
+    seen.is_some_and(|seen| now.duration_since(seen) > EVENT_AGE_MAX)
+}
+
+fn delete(store: &Store, place: (Resource, &str, &str), uid: &str, propagation: Propagation) {
+    let options = Options::own(propagation, uid);
+    if let Err(error) = delete_object(store, place, &options) {
+        tracing::debug!(%error, object.name = place.2, "what has had its time was not deleted");
     }
 }
 
@@ -102,8 +150,25 @@ fn expire(store: &Store, namespace: &str, name: &str, now: Timestamp) {
     if due_at(job.value()).is_none_or(|at| at > now) {
         return;
     }
-    let options = Options::own(Propagation::Foreground, job.uid());
-    if let Err(error) = delete_object(store, (Resource::Jobs, namespace, name), &options) {
-        tracing::debug!(%error, object.name = name, "a finished Job was not deleted");
+    let place = (Resource::Jobs, namespace, name);
+    delete(store, place, job.uid(), Propagation::Foreground);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_old_an_hour_after_it_was_last_seen() {
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let event = json!({
+            "eventTime": "2026-01-01T10:00:00Z", "lastTimestamp": "2026-01-01T11:00:00Z",
+        });
+        assert!(!is_old(&event, now));
+        assert!(is_old(&event, now + SignedDuration::from_secs(1)));
+        let fresh = json!({ "metadata": { "creationTimestamp": "2026-01-01T11:59:00Z" } });
+        assert!(!is_old(&fresh, now));
     }
 }

@@ -11,13 +11,16 @@ mod objects;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -45,11 +48,11 @@ const NAMESPACES: [&str; 2] = ["default", "kube-system"];
 pub struct Config {
     /// Settings of the kubelet.
     pub kubelet: kubelet::Config,
+    /// Where objects are kept; without it, they are in memory and gone with the cluster.
+    pub objects: Option<PathBuf>,
 }
 
 /// A cluster of one node: this machine.
-///
-/// Its objects are in memory, and gone with it.
 pub struct LocalCluster {
     api: Arc<Api>,
 }
@@ -59,16 +62,22 @@ impl LocalCluster {
     ///
     /// # Errors
     ///
-    /// When the kubelet's directory cannot be made, or the cluster's own objects not be written.
+    /// When the kubelet's directory cannot be made, the objects not be read, or the cluster's own not be
+    /// written.
     pub fn open(config: Config) -> io::Result<Self> {
         std::fs::create_dir_all(&config.kubelet.root)?;
         // Versions go on from the time, so that they are new to whoever knows an earlier cluster.
         let version = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0);
-        let store = Arc::new(Store::new(version));
+        let store = match &config.objects {
+            Some(dir) => Store::open(dir, version).map_err(io::Error::other)?,
+            None => Arc::new(Store::new(version)),
+        };
         for name in NAMESPACES {
             let namespace = json!({ "metadata": { "name": name } });
-            api::write::create_own(&store, Resource::Namespaces, None, &namespace)
-                .map_err(io::Error::other)?;
+            match api::write::create_own(&store, Resource::Namespaces, None, &namespace) {
+                Err(error) if !error.is_already_exists() => return Err(io::Error::other(error)),
+                _ => {}
+            }
         }
         node::register(&store).map_err(io::Error::other)?;
         let pods = Arc::new(NodePods(Arc::clone(&store)));
@@ -106,14 +115,15 @@ impl LocalCluster {
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let key = Arc::new(Key::new(&token));
+        let end = shutdown.clone();
         let guard = middleware::from_fn(move |request, next| {
-            let key = Arc::clone(&key);
-            async move { guard(&key, request, next).await }
+            let (key, end) = (Arc::clone(&key), end.clone());
+            async move { guard(&key, end, request, next).await }
         });
         let router = self.service().layer(guard);
         let server = axum::serve(listener, router)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-        // Watches have no end of their own.
+        // Whoever does not read on holds nothing up.
         let cut = async {
             shutdown.cancelled().await;
             tokio::time::sleep(SHUTDOWN_MAX).await;
@@ -165,10 +175,19 @@ impl Key {
     }
 }
 
-async fn guard(key: &Key, request: Request, next: Next) -> Response {
-    if key.opens(request.headers()) {
-        next.run(request).await
-    } else {
-        ApiError::unauthorized().into_response()
+async fn guard(key: &Key, end: CancellationToken, request: Request, next: Next) -> Response {
+    if !key.opens(request.headers()) {
+        return ApiError::unauthorized().into_response();
     }
+    let query = request.uri().query().unwrap_or_default();
+    // Watches, and logs that are followed, have no end of their own.
+    let is_endless = query.contains("watch=") || query.contains("follow=");
+    let response = next.run(request).await;
+    if !is_endless {
+        return response;
+    }
+    response.map(|body| {
+        let pieces = body.into_data_stream();
+        Body::from_stream(pieces.take_until(end.cancelled_owned()))
+    })
 }

@@ -44,7 +44,21 @@ pub(crate) fn register(store: &Store) -> Result<()> {
             }],
         },
     });
-    create_own(store, Resource::Nodes, None, &node).map(drop)
+    match create_own(store, Resource::Nodes, None, &node) {
+        // It was here before, and what it has may have changed.
+        Err(error) if error.is_already_exists() => {
+            let known = store.get(Resource::Nodes, "", NODE_NAME);
+            let uid = known
+                .map(|known| known.uid().to_owned())
+                .unwrap_or_default();
+            change_own(store, (Resource::Nodes, "", NODE_NAME), &uid, |value| {
+                value["status"] = node["status"].clone();
+                true
+            });
+            Ok(())
+        }
+        made => made.map(drop),
+    }
 }
 
 /// The API as the kubelet needs it.
@@ -111,6 +125,10 @@ impl Following {
                 }
                 Err(_) => self.list(),
             }
+            // What runs is known after whatever happens.
+            if !self.ready.is_empty() && self.store.synced().await.is_err() {
+                return None;
+            }
             if self.ready.is_empty() && self.changed.changed().await.is_err() {
                 return None;
             }
@@ -143,7 +161,15 @@ impl PodApi for NodePods {
 
     fn patch_status(&self, pod: &Pod, status: PodStatus) -> BoxFuture<'_, io::Result<()>> {
         let written = write_status(&self.0, pod, &status);
-        async move { written }.boxed()
+        let is_end = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        async move {
+            written?;
+            if is_end {
+                self.0.synced().await?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn remove(&self, pod: &Pod) -> BoxFuture<'_, io::Result<()>> {

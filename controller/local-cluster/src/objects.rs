@@ -1,20 +1,25 @@
 //! The objects of the cluster: what there is now, and what changed last.
 //!
-//! One collection a resource, each under a lock of its own that is held for a look-up or a change,
-//! never while JSON is made or read. One counter gives all versions, so none is ever given twice.
+//! One collection a resource, each under a lock of its own that is held for a look-up or a change.
+//! Where objects are kept on disk, a change is in the file before anybody sees it. One counter gives all versions, so none is ever given twice.
 //! What an object may look like is not judged here.
 
+mod journal;
 mod object;
 pub(crate) mod resource;
 pub(crate) mod selector;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub(crate) use journal::JournalError;
+use journal::{Journal, Kept, Snapshot};
 pub(crate) use object::{Object, field, items_mut, text};
 use resource::Resource;
 
@@ -56,6 +61,9 @@ pub(crate) enum WriteError {
     /// The object is not any more what it was read as.
     #[error("the object has changed")]
     Changed,
+    /// It cannot be kept.
+    #[error("the object cannot be written to the disk")]
+    Failed,
 }
 
 /// Changes since that version are not remembered any more, or have not been made here.
@@ -72,6 +80,7 @@ pub(crate) struct Store {
     version: AtomicU64,
     collections: Vec<Collection>,
     uids: Mutex<Uids>,
+    journal: Option<Journal>,
 }
 
 #[derive(Debug, Default)]
@@ -102,8 +111,65 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Store {
-    /// An empty store whose versions follow `version`.
+    /// An empty store in memory whose versions follow `version`.
     pub(crate) fn new(version: u64) -> Self {
+        Self::with(version, None)
+    }
+
+    /// The store that is kept in `dir`, with versions that follow `version` and all that were given.
+    pub(crate) fn open(dir: &Path, version: u64) -> Result<Arc<Self>, JournalError> {
+        let (journal, recovered) = Journal::open(dir, journal::LOG_BYTES_MAX)?;
+        let version = version.max(recovered.version);
+        let mut store = Self::with(version, None);
+        for (resource, value, version) in recovered.objects {
+            let object = Arc::new(Object::new(value, version));
+            let mut state = lock(&store.collection(resource).state);
+            let objects = state.objects.entry(object.namespace().to_owned());
+            let name = object.name().to_owned();
+            objects.or_default().insert(name, Arc::clone(&object));
+            drop(state);
+            store.note(resource, None, Some(&object));
+        }
+        store.journal = Some(journal);
+        let store = Arc::new(store);
+        let weak = Arc::downgrade(&store);
+        if let Some(journal) = &store.journal {
+            let all = move || weak.upgrade().map(|store| store.all()).unwrap_or_default();
+            journal.start(all).map_err(|source| JournalError::Io {
+                path: dir.to_owned(),
+                source,
+            })?;
+        }
+        Ok(store)
+    }
+
+    /// Waits until all that was written so far is safe on the disk; at once where nothing is kept.
+    pub(crate) async fn synced(&self) -> io::Result<()> {
+        match &self.journal {
+            Some(journal) => journal.synced().await,
+            None => Ok(()),
+        }
+    }
+
+    fn all(&self) -> Snapshot {
+        let mut all = Vec::new();
+        for resource in Resource::ALL {
+            let (objects, _) = self.list(resource, None);
+            all.extend(objects.into_iter().map(|object| (resource, object)));
+        }
+        (all, self.version())
+    }
+
+    fn keep(&self, resource: Resource, change: Kept<'_>) -> Result<(), WriteError> {
+        match &self.journal {
+            Some(journal) => journal
+                .keep(resource, change)
+                .map_err(|_| WriteError::Failed),
+            None => Ok(()),
+        }
+    }
+
+    fn with(version: u64, journal: Option<Journal>) -> Self {
         let collections = Resource::ALL.iter().map(|_| {
             let collection = Collection::default();
             lock(&collection.state).known_since = version;
@@ -113,6 +179,7 @@ impl Store {
             version: AtomicU64::new(version),
             collections: collections.collect(),
             uids: Mutex::default(),
+            journal,
         }
     }
 
@@ -172,6 +239,7 @@ impl Store {
                 return Err(WriteError::Exists);
             }
             let object = Arc::new(Object::new(value, self.next_version()));
+            self.keep(resource, Kept::Put(&object))?;
             objects.insert(name, Arc::clone(&object));
             state.remember(ChangeKind::Added, object.version(), &object, None);
             self.note(resource, None, Some(&object));
@@ -196,6 +264,7 @@ impl Store {
             let mut state = lock(&collection.state);
             let newest = state.newest(before).ok_or(WriteError::Changed)?;
             let object = Arc::new(Object::new(value, self.next_version()));
+            self.keep(resource, Kept::Put(&object))?;
             *newest = Arc::clone(&object);
             state.remember(
                 ChangeKind::Modified,
@@ -221,13 +290,14 @@ impl Store {
         let object = {
             let mut state = lock(&collection.state);
             state.newest(before).ok_or(WriteError::Changed)?;
+            let object = Arc::new(Object::new(value, self.next_version()));
+            self.keep(resource, Kept::Gone(&object))?;
             if let Some(objects) = state.objects.get_mut(before.namespace()) {
                 objects.remove(before.name());
                 if objects.is_empty() {
                     state.objects.remove(before.namespace());
                 }
             }
-            let object = Arc::new(Object::new(value, self.next_version()));
             state.remember(ChangeKind::Deleted, object.version(), &object, Some(before));
             self.note(resource, Some(before), None);
             object

@@ -3,7 +3,7 @@
 //! A reply goes in at once, so that no plan is made on a state that this controller knows to be
 //! past. An older version that the watch brings later changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use kube::Resource;
@@ -36,12 +36,19 @@ impl Key {
     }
 }
 
+/// How many objects are remembered that the watch has said to be gone; more than there can be writes
+/// on their way.
+const BURIED_MAX: usize = 10_000;
+
 /// Objects of one kind.
 #[derive(Debug)]
 pub(crate) struct Store<K> {
     objects: HashMap<Key, Arc<K>>,
-    /// Uids that are known to be gone, though the watch has not said so.
+    /// Uids that are known to be gone, by a reply or by the watch.
     gone: HashSet<Uid>,
+    /// Those that the watch has said to be gone, oldest first: a reply to an earlier write may still
+    /// be on its way.
+    buried: VecDeque<Uid>,
     /// Keys that the list in progress has brought, if one is in progress.
     listed: Option<HashSet<Key>>,
     /// Keys written since that list began.
@@ -56,6 +63,7 @@ impl<K> Default for Store<K> {
         Self {
             objects: HashMap::new(),
             gone: HashSet::new(),
+            buried: VecDeque::new(),
             listed: None,
             written: HashSet::new(),
             read: HashSet::new(),
@@ -131,10 +139,10 @@ impl<K: Resource> Store<K> {
         source: Source,
     ) -> Option<Arc<K>> {
         if let Some(uid) = uid {
-            match source {
-                Source::Reply | Source::Read => self.gone.insert(uid.clone()),
-                Source::Watch => self.gone.remove(uid),
-            };
+            self.gone.insert(uid.clone());
+            if source == Source::Watch {
+                self.bury(uid);
+            }
         }
         let is_it = self
             .objects
@@ -148,6 +156,15 @@ impl<K: Resource> Store<K> {
         }
     }
 
+    fn bury(&mut self, uid: &Uid) {
+        self.buried.push_back(uid.clone());
+        if self.buried.len() > BURIED_MAX
+            && let Some(oldest) = self.buried.pop_front()
+        {
+            self.gone.remove(&oldest);
+        }
+    }
+
     pub(crate) fn begin_list(&mut self) {
         self.listed = Some(HashSet::new());
         self.written.clear();
@@ -157,7 +174,7 @@ impl<K: Resource> Store<K> {
     pub(crate) fn end_list(&mut self) -> Vec<Arc<K>> {
         let listed = self.listed.take().unwrap_or_default();
         let written = std::mem::take(&mut self.written);
-        self.gone.clear();
+        self.gone = self.buried.iter().cloned().collect();
         self.complete = true;
         let missing: Vec<Key> = self
             .objects
@@ -348,6 +365,19 @@ mod tests {
             !pods.apply(pod("a", "u", "8"), Source::Watch),
             "it came before"
         );
+    }
+
+    #[test]
+    fn a_reply_that_comes_after_the_end_does_not_bring_a_pod_back() {
+        let mut pods = Pods::default();
+        let key = Key::new("default", "a");
+        pods.apply(pod("a", "u", "7"), Source::Watch);
+        pods.remove(&key, Some(&"u".into()), Source::Watch);
+        assert!(!pods.apply(pod("a", "u", "8"), Source::Reply));
+        pods.begin_list();
+        pods.end_list();
+        assert!(!pods.apply(pod("a", "u", "8"), Source::Reply));
+        assert!(pods.apply(pod("a", "another", "9"), Source::Watch));
     }
 
     #[test]

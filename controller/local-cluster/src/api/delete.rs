@@ -13,7 +13,7 @@ use super::target::{Parameters, Target, number};
 use super::write::{is_over, settle};
 use super::{json_reply, object_reply};
 use crate::objects::resource::Resource;
-use crate::objects::{Object, Store, field, text};
+use crate::objects::{Object, Store, WriteError, field, text};
 
 /// The finalizer of an owner that goes after its dependents.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
@@ -229,14 +229,18 @@ pub(crate) fn delete_object(
                 before.version(),
             ))));
         }
-        if let Ok(object) = settle(store, resource, &before, value) {
-            let newest = store.get(resource, namespace, name);
-            let is_there = newest.is_some_and(|newest| newest.uid() == object.uid());
-            return Ok(if is_there {
-                Deleted::Going(object)
-            } else {
-                Deleted::Gone(object)
-            });
+        match settle(store, resource, &before, value) {
+            Ok(object) => {
+                let newest = store.get(resource, namespace, name);
+                let is_there = newest.is_some_and(|newest| newest.uid() == object.uid());
+                return Ok(if is_there {
+                    Deleted::Going(object)
+                } else {
+                    Deleted::Gone(object)
+                });
+            }
+            Err(WriteError::Changed | WriteError::Exists) => {}
+            Err(error @ WriteError::Failed) => return Err(ApiError::internal(&error.to_string())),
         }
     }
 }

@@ -218,6 +218,16 @@ impl ApiError {
         )
     }
 
+    pub(crate) fn internal(why: &str) -> Self {
+        let message = format!("Internal error occurred: {why}");
+        let code = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(code, "InternalError", message, Value::Null)
+    }
+
+    pub(crate) fn is_already_exists(&self) -> bool {
+        self.reason == "AlreadyExists"
+    }
+
     pub(crate) fn expired(message: String) -> Self {
         Self::new(StatusCode::GONE, "Expired", message, Value::Null)
     }

@@ -8,6 +8,9 @@ use http::{HeaderMap, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+#[cfg(test)]
+pub(crate) use cells::of as cells_of;
+
 use super::target::Parameters;
 use crate::objects::Object;
 use crate::objects::resource::Resource;
@@ -22,7 +25,7 @@ pub(crate) enum Include {
 
 /// What a table is to include, for a client that asks for one.
 pub(crate) fn asked(headers: &HeaderMap, parameters: &Parameters) -> Option<Include> {
-    is_wanted(headers).then(|| match parameters.include_object.as_str() {
+    is_wanted(headers).then_some(match parameters.include_object.as_str() {
         "None" => Include::Nothing,
         "Object" => Include::Object,
         _ => Include::Metadata,
@@ -138,6 +141,3 @@ mod tests {
         check("*/*", false);
     }
 }
-
-#[cfg(test)]
-pub(crate) use cells::of as cells_of;

@@ -107,9 +107,10 @@ pub(crate) fn create_own(
 
 fn store_new(store: &Store, resource: Resource, new: Value) -> Result<Arc<Object>> {
     let name = text(&new, "name").to_owned();
-    store
-        .create(resource, new)
-        .map_err(|_| ApiError::already_exists(resource, &name))
+    store.create(resource, new).map_err(|error| match error {
+        WriteError::Failed => ApiError::internal(&error.to_string()),
+        WriteError::Exists | WriteError::Changed => ApiError::already_exists(resource, &name),
+    })
 }
 
 /// Completes and judges what is to be created.
@@ -235,6 +236,7 @@ pub(super) fn update(
             Ok(object) => return Ok((object, warnings)),
             // Whoever wrote on a version is told so in the next turn.
             Err(WriteError::Changed | WriteError::Exists) => {}
+            Err(error @ WriteError::Failed) => return Err(ApiError::internal(&error.to_string())),
         }
     }
     Err(ApiError::has_changed(resource, name))
@@ -362,8 +364,11 @@ pub(crate) fn change_own(
         if !change(&mut value) {
             return None;
         }
-        if let Ok(object) = settle(store, resource, &before, value) {
-            return Some(object);
+        match settle(store, resource, &before, value) {
+            Ok(object) => return Some(object),
+            Err(WriteError::Changed | WriteError::Exists) => {}
+            // It is logged where it is found.
+            Err(WriteError::Failed) => return None,
         }
     }
 }

@@ -160,7 +160,8 @@ pub(super) fn remove(object: &mut Value, tree: &Tree) {
                 (_, None) => {}
             }
         } else if let (Some(text), Some(list)) = (key.strip_prefix("v:"), object.as_array_mut()) {
-            list.retain(|item| item.to_string() != text);
+            let gone: Option<Value> = serde_json::from_str(text).ok();
+            list.retain(|item| Some(item) != gone.as_ref());
         } else if let (Some((name, id)), Some(list)) = (element(key), object.as_array_mut()) {
             let is_whole = node.get(".").is_some();
             if is_whole {
@@ -195,12 +196,9 @@ fn overlay_map(object: &mut Value, applied: &Value, parent: &str) {
 
 fn overlay_list(list: &mut Value, applied: &[Value], parent: &str, name: &str) {
     let rule = rule(parent, name);
-    let known = match (list.as_array_mut(), rule) {
-        (Some(known), Rule::ByKey(_) | Rule::Set) => known,
-        _ => {
-            *list = applied.to_vec().into();
-            return;
-        }
+    let (Some(known), Rule::ByKey(_) | Rule::Set) = (list.as_array_mut(), rule) else {
+        *list = applied.to_vec().into();
+        return;
     };
     for item in applied {
         match rule {

@@ -36,7 +36,6 @@ const AREAS: [(&str, Check); 14] = [
 ];
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a setting of this test alone")]
 fn the_api_agrees_with_every_vector() {
     let directory = std::env::var_os("GANGLINE_JOB_VECTORS").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/job-vectors"),

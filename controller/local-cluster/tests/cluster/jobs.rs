@@ -1,98 +1,15 @@
 //! Jobs through the cluster's API, run by the real controller and the real kubelet.
-//!
-//! Without the usual harness, since this executable is also the supervisor.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
-
-use std::process::ExitCode;
-use std::time::Duration;
 
 use futures::StreamExt;
-use gangline_controller::driver::NoService;
-use gangline_controller::plan::queue::Wrapper;
-use gangline_controller::{Controller, Settings};
-use gangline_local_cluster::kubelet::{self, supervisor};
-use gangline_local_cluster::{Config, LocalCluster};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::Event;
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use serde_json::json;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Waits for `future`, not for ever.
-async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("never: {what}"),
-    }
-}
-
-fn job(name: &str, script: &str, spec: &Value) -> Job {
-    let mut job = json!({
-        "metadata": { "name": name },
-        "spec": { "template": { "spec": { "restartPolicy": "Never", "containers": [
-            { "name": "main", "image": "none", "command": ["sh", "-c", script] },
-        ] } } },
-    });
-    for (key, value) in spec.as_object().unwrap() {
-        job["spec"][key.as_str()] = value.clone();
-    }
-    serde_json::from_value(job).unwrap()
-}
-
-struct Cluster {
-    client: Client,
-    jobs: Api<Job>,
-    pods: Api<Pod>,
-}
-
-impl Cluster {
-    fn new(client: Client) -> Self {
-        Self {
-            jobs: Api::default_namespaced(client.clone()),
-            pods: Api::default_namespaced(client.clone()),
-            client,
-        }
-    }
-
-    async fn create(&self, name: &str, script: &str, spec: Value) -> Job {
-        let job = job(name, script, &spec);
-        self.jobs
-            .create(&PostParams::default(), &job)
-            .await
-            .unwrap()
-    }
-
-    /// Waits until a Job has a condition, and returns its status then.
-    async fn until(&self, name: &str, type_: &'static str) -> JobStatus {
-        let has = move |job: Option<&Job>| {
-            let status = job.and_then(|job| job.status.as_ref());
-            let mut conditions = status
-                .into_iter()
-                .flat_map(|status| status.conditions.iter().flatten());
-            conditions.any(|condition| condition.type_ == type_ && condition.status == "True")
-        };
-        let seen = await_condition(self.jobs.clone(), name, has);
-        if let Ok(seen) = tokio::time::timeout(DEADLINE, seen).await {
-            return seen.unwrap().unwrap().status.unwrap();
-        }
-        let job = self.jobs.get(name).await.unwrap();
-        panic!(
-            "never: {name} {type_}; {}, {}",
-            json!(job),
-            json!(self.pods_of(name).await)
-        );
-    }
-
-    async fn pods_of(&self, name: &str) -> Vec<Pod> {
-        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-        self.pods.list(&of_job).await.unwrap().items
-    }
-}
+use crate::world::{Cluster, in_time, job};
 
 fn reason(status: &JobStatus, type_: &str) -> String {
     let mut conditions = status.conditions.iter().flatten();
@@ -102,7 +19,7 @@ fn reason(status: &JobStatus, type_: &str) -> String {
     condition.reason.clone().unwrap()
 }
 
-async fn jobs_of_every_kind_come_to_their_end(cluster: &Cluster) {
+pub(crate) async fn jobs_of_every_kind_come_to_their_end(cluster: &Cluster) {
     cluster.create("one", "echo hello", json!({})).await;
     cluster
         .create(
@@ -140,12 +57,8 @@ async fn jobs_of_every_kind_come_to_their_end(cluster: &Cluster) {
         .metadata
         .name
         .unwrap();
-    let log = cluster
-        .pods
-        .logs(&pod, &LogParams::default())
-        .await
-        .unwrap();
-    assert_eq!(log, "hello\n");
+    let log = cluster.pods.logs(&pod, &LogParams::default()).await;
+    assert_eq!(log.unwrap(), "hello\n");
 
     let status = cluster.until("fixed", "Complete").await;
     assert_eq!(status.succeeded, Some(6));
@@ -155,6 +68,14 @@ async fn jobs_of_every_kind_come_to_their_end(cluster: &Cluster) {
 
     let status = cluster.until("indexed", "Complete").await;
     assert_eq!(status.completed_indexes.as_deref(), Some("0-3"));
+    let mut logs = Vec::new();
+    for pod in cluster.pods_of("indexed").await {
+        let name = pod.metadata.name.unwrap();
+        let log = cluster.pods.logs(&name, &LogParams::default()).await;
+        logs.push(log.unwrap());
+    }
+    logs.sort();
+    assert_eq!(logs, ["0\n", "1\n", "2\n", "3\n"]);
 
     let status = cluster.until("queue", "Complete").await;
     assert_eq!(
@@ -182,7 +103,7 @@ async fn jobs_of_every_kind_come_to_their_end(cluster: &Cluster) {
     println!("ok jobs of every kind come to their end");
 }
 
-async fn a_work_queue_makes_no_pods_after_the_first_success(cluster: &Cluster) {
+pub(crate) async fn a_work_queue_makes_no_pods_after_the_first_success(cluster: &Cluster) {
     // The first to come ends well, the others fail after it and are not replaced.
     let dir = tempfile::tempdir().unwrap();
     let first = dir.path().join("first");
@@ -202,7 +123,7 @@ async fn a_work_queue_makes_no_pods_after_the_first_success(cluster: &Cluster) {
     println!("ok a work queue makes no Pods after the first success");
 }
 
-async fn a_deleted_job_takes_its_pods_along(cluster: &Cluster) {
+pub(crate) async fn a_deleted_job_takes_its_pods_along(cluster: &Cluster) {
     for (name, params) in [
         ("background", DeleteParams::background()),
         ("foreground", DeleteParams::foreground()),
@@ -233,7 +154,7 @@ async fn a_deleted_job_takes_its_pods_along(cluster: &Cluster) {
     println!("ok a deleted Job takes its Pods along");
 }
 
-async fn an_orphaned_pod_stays(cluster: &Cluster) {
+pub(crate) async fn an_orphaned_pod_stays(cluster: &Cluster) {
     cluster.create("orphan", "true", json!({})).await;
     cluster.until("orphan", "Complete").await;
     let orphan = DeleteParams {
@@ -261,7 +182,7 @@ fn status_of<T: std::fmt::Debug>(result: kube::Result<T>) -> kube::core::Status 
     }
 }
 
-async fn bad_requests_are_refused_with_the_field(cluster: &Cluster) {
+pub(crate) async fn bad_requests_are_refused_with_the_field(cluster: &Cluster) {
     let create = PostParams::default();
     let bad = job("bad name", "true", &json!({}));
     let status = status_of(cluster.jobs.create(&create, &bad).await);
@@ -336,7 +257,7 @@ async fn bad_requests_are_refused_with_the_field(cluster: &Cluster) {
     println!("ok bad requests are refused with the field");
 }
 
-async fn a_watch_goes_on_where_a_list_was_read(cluster: &Cluster) {
+pub(crate) async fn a_watch_goes_on_where_a_list_was_read(cluster: &Cluster) {
     for config in [
         watcher::Config::default().page_size(2),
         watcher::Config::default().streaming_lists(),
@@ -378,49 +299,16 @@ async fn a_watch_goes_on_where_a_list_was_read(cluster: &Cluster) {
     println!("ok a watch goes on where a list was read");
 }
 
-async fn all() {
-    let root = tempfile::tempdir().unwrap();
-    let me = std::env::current_exe()
-        .unwrap()
-        .to_string_lossy()
-        .into_owned();
-    let config = Config {
-        kubelet: kubelet::Config {
-            inherit: true,
-            ..kubelet::Config::new(root.path().into(), vec![me, "supervise".into()])
-        },
+pub(crate) async fn a_finished_job_goes_when_its_time_is_over(cluster: &Cluster) {
+    let spec = json!({ "ttlSecondsAfterFinished": 0 });
+    cluster.create("short-lived", "true", spec).await;
+    let gone = async {
+        while cluster.jobs.get_opt("short-lived").await.unwrap().is_some()
+            || !cluster.pods_of("short-lived").await.is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
     };
-    let local = std::sync::Arc::new(LocalCluster::open(config).unwrap());
-    let cluster = Cluster::new(Client::new(local.service(), "default"));
-    let stop = CancellationToken::new();
-    let running = (std::sync::Arc::clone(&local), stop.clone());
-    let running = tokio::spawn(async move { running.0.run(running.1).await });
-    let settings = Settings::local("http://nowhere", Wrapper::default());
-    let controller = Controller::new(cluster.client.clone(), NoService, settings);
-    let controlling = tokio::spawn(controller.run(stop.clone()));
-
-    bad_requests_are_refused_with_the_field(&cluster).await;
-    a_watch_goes_on_where_a_list_was_read(&cluster).await;
-    jobs_of_every_kind_come_to_their_end(&cluster).await;
-    a_work_queue_makes_no_pods_after_the_first_success(&cluster).await;
-    Box::pin(a_deleted_job_takes_its_pods_along(&cluster)).await;
-    an_orphaned_pod_stays(&cluster).await;
-
-    stop.cancel();
-    in_time("the cluster ends", running).await.unwrap();
-    in_time("the controller ends", controlling)
-        .await
-        .unwrap()
-        .unwrap();
-}
-
-fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg == "supervise")
-    {
-        return supervisor::main();
-    }
-    tokio::runtime::Runtime::new().unwrap().block_on(all());
-    ExitCode::SUCCESS
+    in_time("Job and Pod are gone", gone).await;
+    println!("ok a finished Job goes when its time is over");
 }
