@@ -46,7 +46,14 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
         match self {
-            Self::Run(args) => runtime()?.block_on(run::run(*args)),
+            Self::Run(args) => {
+                let runtime = runtime()?;
+                let ended = runtime.block_on(run::run(*args));
+                // Whoever reads an input that does not end, or writes to a pipe that nobody
+                // reads, is not waited for.
+                runtime.shutdown_background();
+                ended
+            }
             Self::Up(args) => runtime()?.block_on(up::run(args)),
             Self::Server(args) => runtime()?.block_on(server::run(args)),
             Self::Controller(args) => runtime()?.block_on(controller::run(args)),

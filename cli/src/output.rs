@@ -1,5 +1,4 @@
 //! The one place that prints: data on stdout, everything else on stderr.
-#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
 use std::io::{self, Write};
 
@@ -7,12 +6,12 @@ use crate::error::Error;
 
 /// Says why the command ends.
 pub(crate) fn error(error: &Error) {
-    eprintln!("gangline: {error}");
+    note(format_args!("gangline: {error}"));
 }
 
-/// Says something to the person at the terminal.
+/// Says something to the person at the terminal, if there is anybody.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes a line of data; a reader that has gone away has read enough.
@@ -26,7 +25,8 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 ///
 /// What stdout answers; a reader that has gone away is none.
 pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
-    written(io::stdout().lock().write_all(bytes))
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
 /// Writes what others have to say, as it is.

@@ -169,7 +169,7 @@ fn open_cluster(dir: &Path, binary: &str, pods: PodLife) -> Result<LocalCluster,
 }
 
 fn controller_settings(url: String, binary: String, pods: PodLife) -> ControllerSettings {
-    let settings = ControllerSettings::local(url, Wrapper::Path(binary));
+    let settings = ControllerSettings::local(url, Wrapper::Path(binary.replace('$', "$$")));
     match pods {
         PodLife::Cluster => settings,
         PodLife::Run => ControllerSettings {

@@ -37,7 +37,7 @@ pub(crate) struct Args {
         short = 'f',
         long = "filename",
         value_name = "FILE",
-        conflicts_with_all = ["workers", "program", "replace", "stdin", "dead_codes", "timeout"]
+        conflicts_with_all = ["workers", "program", "replace", "stdin", "dead_codes", "timeout", "attempts"]
     )]
     manifest: Option<PathBuf>,
     /// Programs to run at a time, as many as there are cores when absent; with -f the Job's
@@ -148,7 +148,7 @@ async fn run_plain(local: &mut Local, work: &Work) -> Result<ExitCode, Error> {
         ended = running.ended() => ended?,
         failed = local.failed() => return Err(failed),
         Some(code) = interrupts.recv() => {
-            running.end().await;
+            running.end(&mut interrupts).await;
             return Ok(ExitCode::from(code));
         }
     };

@@ -7,12 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::local::{Local, PodLife, Settings};
-use super::run::state::{random, state_home};
+use super::run::state::{create_private, quote, random, state_home};
 use crate::error::Error;
 use crate::{output, signals};
 
@@ -41,7 +40,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         return Err(Error::usage(text).hint("creating a Pod is running a command as this user"));
     }
     let dir = match data_dir {
-        Some(dir) => dir,
+        Some(dir) => std::path::absolute(dir).map_err(Error::disk)?,
         None => state_home()?.join("gangline/up"),
     };
     let listener = TcpListener::bind(cluster_listen).await.map_err(|error| {
@@ -58,12 +57,16 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     })
     .await?;
     let kubeconfig = dir.join("kubeconfig");
-    write_private(&kubeconfig, &kubeconfig_text(address, &token))?;
+    write_private(
+        &kubeconfig,
+        &gangline_local_cluster::kubeconfig(address, &token),
+    )?;
     let shutdown = CancellationToken::new();
     signals::cancel_on_signal(shutdown.clone())?;
     local.serve_cluster(listener, token.clone());
     let url = local.queues.url();
-    output::line(format_args!("export KUBECONFIG={}", kubeconfig.display()));
+    let quoted = quote(&kubeconfig.to_string_lossy());
+    output::line(format_args!("export KUBECONFIG={quoted}"));
     output::line(format_args!("export GANGLINE_URL={url}"));
     output::line(format_args!("export GANGLINE_TOKEN={token}"));
     output::note(format_args!(
@@ -86,7 +89,7 @@ fn token(dir: &Path) -> Result<String, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(cannot_use(&file, &error)),
     }
-    fs::create_dir_all(dir).map_err(|error| cannot_use(dir, &error))?;
+    create_private(dir).map_err(|error| cannot_use(dir, &error))?;
     let token = random();
     write_private(&file, &token)?;
     Ok(token)
@@ -106,21 +109,4 @@ fn write_private(path: &Path, text: &str) -> Result<(), Error> {
         fs::rename(&fresh, path)
     };
     written().map_err(|error| cannot_use(path, &error))
-}
-
-/// Kubernetes' own format; JSON is YAML, too.
-fn kubeconfig_text(address: SocketAddr, token: &str) -> String {
-    let name = "gangline";
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{ "name": name, "cluster": { "server": format!("http://{address}") } }],
-        "users": [{ "name": name, "user": { "token": token } }],
-        "contexts": [{
-            "name": name,
-            "context": { "cluster": name, "user": name, "namespace": "default" },
-        }],
-        "current-context": name,
-    });
-    format!("{config:#}\n")
 }

@@ -113,6 +113,8 @@ impl Program<'_> {
         command
             .arg0(name)
             .args(&self.arguments[1..])
+            // What the worker may do is not for the program, and not for what it prints.
+            .env_remove("GANGLINE_TOKEN")
             .envs(self.environment)
             .stdin(if self.stdin.is_some() {
                 Stdio::piped()

@@ -1,8 +1,10 @@
-//! Pushes the items while workers work already; the end of the input seals.
+//! Pushes the items while workers work already.
 
+use std::time::Duration;
+
+use gangline_worker::Client;
 use gangline_worker::protocol::limits::PUSH_ITEMS_MAX;
 use gangline_worker::protocol::{ErrorCode, NewItem, QueueName};
-use gangline_worker::{Client, ClientError};
 
 use crate::commands::input::InputArgs;
 use crate::error::Error;
@@ -10,6 +12,11 @@ use crate::error::Error;
 /// Most bytes of payloads in a push of several items.
 const PUSH_BYTES: usize = 4 << 20;
 
+/// How often, and how far apart, a push is sent again that got no answer.
+const TRIES: usize = 10;
+const TRY_AGAIN: Duration = Duration::from_millis(200);
+
+/// Returns when all items are pushed.
 pub(super) async fn feed(client: Client, queue: QueueName, input: InputArgs) -> Result<(), Error> {
     let (items, mut read) = tokio::sync::mpsc::channel(PUSH_ITEMS_MAX);
     let reading = tokio::task::spawn_blocking(move || -> Result<(), Error> {
@@ -27,23 +34,30 @@ pub(super) async fn feed(client: Client, queue: QueueName, input: InputArgs) -> 
     while read.recv_many(&mut batch, PUSH_ITEMS_MAX).await > 0 {
         while !batch.is_empty() {
             let rest = batch.split_off(fitting(&batch));
-            // Every item has a key, so that the same push again adds nothing.
-            match client.push(&queue, batch, None, false).await {
-                Ok(_) => {}
-                // The first success of a search ends the queue while items still come.
-                Err(error) if error.code() == Some(ErrorCode::QueueOver) => return Ok(()),
-                Err(error) => return Err(error.into()),
+            if !push(&client, &queue, batch).await? {
+                return Ok(());
             }
             batch = rest;
         }
     }
-    reading.await.map_err(Error::disk)??;
-    match client.seal(&queue).await {
-        Err(error @ ClientError::Refused(_)) if error.code() != Some(ErrorCode::QueueOver) => {
-            Err(error.into())
+    reading.await.map_err(Error::disk)?
+}
+
+/// Pushes items; tells whether the queue goes on, which the first success of a search ends while
+/// items still come.
+async fn push(client: &Client, queue: &QueueName, items: Vec<NewItem>) -> Result<bool, Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match client.push(queue, items.clone(), None, false).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.code() == Some(ErrorCode::QueueOver) => return Ok(false),
+            // Every item has a key, so that the same push again adds nothing.
+            Err(error) if error.is_retryable() && tries < TRIES => {
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(ClientError::Refused(_)) | Ok(_) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,10 +20,17 @@ use crate::output;
 
 /// What Pods may take to leave beyond their grace period.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// After how long it is said that Pods are waited for.
+const SLOW_TIME: Duration = Duration::from_secs(1);
 /// How long the rest of the logs may take once all Pods have ended.
 const LOGS_TIME: Duration = Duration::from_secs(5);
+/// Exit code of a worker whose queue was stopped with failure.
+const QUEUE_STOPPED: i32 = 70;
 /// Kubernetes' own default of `terminationGracePeriodSeconds`.
 const GRACE_SECONDS_DEFAULT: u64 = 30;
+
+/// The exit codes of the signals that come.
+pub(super) type Interrupts = mpsc::UnboundedReceiver<u8>;
 
 /// Where the Pods' own words go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +110,8 @@ impl Running {
         self.job_watch.abort();
     }
 
-    /// Has the Pods told to go, and waits until they have.
-    pub(super) async fn end(mut self) {
+    /// Has the Pods told to go, and waits until they have; another interrupt ends them at once.
+    pub(super) async fn end(mut self, interrupts: &mut Interrupts) {
         let gone = async {
             let after_its_pods = DeleteParams::foreground();
             if let Err(error) = self.jobs.delete(&self.name, &after_its_pods).await {
@@ -112,15 +119,29 @@ impl Running {
             }
             while self.ends.recv().await.is_some() {}
         };
-        if tokio::time::timeout(self.grace + LEAVE_TIME, gone)
-            .await
-            .is_err()
-        {
+        let patience = self.grace + LEAVE_TIME;
+        let slow = async {
+            tokio::time::sleep(SLOW_TIME).await;
+            output::note(format_args!(
+                "gangline: waiting up to {} s for the Pods to leave; interrupt again to end them now",
+                patience.as_secs()
+            ));
+            std::future::pending::<()>().await;
+        };
+        let have_left = tokio::select! {
+            gone = tokio::time::timeout(patience, gone) => gone.is_ok(),
+            _ = interrupts.recv() => false,
+            () = slow => false,
+        };
+        if !have_left {
             let now = DeleteParams::default().grace_period(0);
             let selector = ListParams::default().labels(&selector(&self.name));
             if let Err(error) = self.pods.delete_collection(&now, &selector).await {
                 output::note(format_args!("gangline: cannot end the workers: {error}"));
             }
+            let gone = async { while self.ends.recv().await.is_some() {} };
+            // What is left then ends with this process.
+            let _ = tokio::time::timeout(LEAVE_TIME, gone).await;
         }
         self.pod_watch.abort();
         self.job_watch.abort();
@@ -216,6 +237,10 @@ impl PodWatch {
                 .container_statuses
                 .iter()
                 .find_map(|container| Some(container.state.terminated.as_ref()?.exit_code));
+            // The queue was stopped, and the worker says so.
+            if code == Some(QUEUE_STOPPED) {
+                return;
+            }
             let how = code.map_or_else(String::new, |code| format!(" (exit code {code})"));
             output::note(format_args!(
                 "gangline: worker {} was lost{how}",

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use gangline_controller::plan::queue::QueueSpec;
 use gangline_worker::Client;
-use gangline_worker::protocol::{Certificate, Phase, QueueName, QueueStatus, SettingsPatch};
-use tokio::sync::mpsc::UnboundedReceiver;
+use gangline_worker::protocol::{
+    Certificate, ErrorCode, Phase, QueueName, QueueStatus, SettingsPatch,
+};
 use tokio::task::JoinHandle;
 
 use super::demo::Demo;
 use super::feed;
-use super::job::{Logs, Running};
+use super::job::{Interrupts, Logs, Running};
 use super::progress::Progress;
 use super::report::{self, Results, ResultsFormat};
 use super::state::RunDir;
@@ -28,6 +29,8 @@ const STEP: Duration = Duration::from_millis(100);
 /// How long the last Pods may take to be gone, beyond the time that the Job gives them.
 const GONE_TIME: Duration = Duration::from_secs(10);
 
+/// What ends a pipeline by a signal ends its producer first, and then the input looks complete.
+const SIGNAL_TIME: Duration = Duration::from_millis(50);
 /// How long a service that is going away may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,7 @@ struct QueueRun {
     /// The Job, unless the queue was over before.
     running: Option<Running>,
     feed: Option<JoinHandle<Result<(), Error>>>,
+    from_stdin: bool,
     results: Results,
     progress: Progress,
 }
@@ -74,7 +78,11 @@ pub(super) async fn run(
         dir.forget_if_new();
         return Err(error);
     }
-    let interrupts = signals::interrupts()?;
+    if !is_fed && before.phase != Phase::Open && spec.items.is_none() {
+        output::note("gangline: the items were read to their end before, and are not read again");
+    }
+    let from_stdin = !input.is_given();
+    let mut interrupts = signals::interrupts()?;
     output::note(format_args!(
         "gangline: watch at {}/dashboard#token={}",
         client.url(),
@@ -90,11 +98,15 @@ pub(super) async fn run(
         feed: is_fed.then(|| tokio::spawn(feed::feed(client.clone(), queue.clone(), input))),
         results: Results::start(&client, &queue, results.is_none(), before.counts.done),
         progress: Progress::start(before.counts.done),
+        from_stdin,
         running,
         client,
         queue,
     };
-    let mut ended = run.drive(local, interrupts).await;
+    let mut ended = run.drive(local, &mut interrupts).await;
+    if let Some(feed) = run.feed.take() {
+        feed.abort();
+    }
     if let Err(error) = &mut ended
         && error.is_service_lost()
         && let Ok(cause) = tokio::time::timeout(LAST_WORDS, local.failed()).await
@@ -105,17 +117,20 @@ pub(super) async fn run(
     run.progress.finish();
     if let Some(running) = run.running.take() {
         match &ended {
-            Ok(Ended::Over(_)) => gone(running, spec.drain + GONE_TIME).await,
-            Ok(Ended::Interrupted(_)) | Err(_) => running.end().await,
+            Ok(Ended::Over(_)) => gone(running, spec.drain + GONE_TIME, &mut interrupts).await,
+            Ok(Ended::Interrupted(_)) | Err(_) => running.end(&mut interrupts).await,
         }
     }
+    let kept = || {
+        // A demonstration is not gone on with.
+        if demo.is_none() {
+            dir.note();
+        }
+    };
     match ended {
         Ok(Ended::Over(certificate)) => {
-            run.results.finish().await?;
-            if let Some((path, format)) = &results {
-                report::write_results(&run.client, &run.queue, &dir.path, path, *format).await?;
-            }
-            report::summary(&run.client, &run.queue, &certificate, before.counts.done).await;
+            let shown = run.conclude(dir, results.as_ref(), &certificate, before.counts.done);
+            shown.await.inspect_err(|_| kept())?;
             if let Some(demo) = demo {
                 demo.conclude(&run.client, &run.queue, &certificate).await?;
             }
@@ -130,7 +145,7 @@ pub(super) async fn run(
         Ok(Ended::Interrupted(code)) => {
             run.results.stop().await?;
             run.keep_results(dir, results.as_ref()).await;
-            dir.note();
+            kept();
             Ok(ExitCode::from(code))
         }
         Err(error) => {
@@ -139,7 +154,7 @@ pub(super) async fn run(
                 output::note(error);
             }
             run.keep_results(dir, results.as_ref()).await;
-            dir.note();
+            kept();
             Err(error)
         }
     }
@@ -160,14 +175,36 @@ async fn prepare(client: &Client, queue: &QueueName) -> Result<QueueStatus, Erro
 }
 
 /// Waits until the Job, whose queue is over, has seen its Pods leave.
-async fn gone(mut running: Running, patience: Duration) {
-    match tokio::time::timeout(patience, running.ended()).await {
-        Ok(Ok(_)) => running.finish().await,
-        Ok(Err(_)) | Err(_) => running.end().await,
+async fn gone(mut running: Running, patience: Duration, interrupts: &mut Interrupts) {
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(patience, running.ended()) => ended.is_ok_and(|ended| ended.is_ok()),
+        _ = interrupts.recv() => false,
+    };
+    if ended {
+        running.finish().await;
+    } else {
+        running.end(interrupts).await;
     }
 }
 
 impl QueueRun {
+    /// Brings out the rest of the results, and says what happened.
+    async fn conclude(
+        &mut self,
+        dir: &RunDir,
+        file: Option<&(PathBuf, ResultsFormat)>,
+        certificate: &Certificate,
+        done_before: u64,
+    ) -> Result<(), Error> {
+        self.results.finish().await?;
+        let (client, queue) = (&self.client, &self.queue);
+        if let Some((path, format)) = file {
+            report::write_results(client, queue, &dir.path, path, *format).await?;
+        }
+        report::summary(client, queue, certificate, done_before).await;
+        Ok(())
+    }
+
     /// Writes the results that there are although the job is not over.
     async fn keep_results(&self, dir: &RunDir, file: Option<&(PathBuf, ResultsFormat)>) {
         let Some((path, format)) = file else { return };
@@ -184,10 +221,18 @@ impl QueueRun {
         }
     }
 
+    /// Says that all items are there; a queue that is over needs no such word.
+    async fn seal(&self) -> Result<(), Error> {
+        match self.client.seal(&self.queue).await {
+            Err(error) if error.code() != Some(ErrorCode::QueueOver) => Err(error.into()),
+            Err(_) | Ok(_) => Ok(()),
+        }
+    }
+
     async fn drive(
         &mut self,
         local: &mut Local,
-        mut interrupts: UnboundedReceiver<u8>,
+        interrupts: &mut Interrupts,
     ) -> Result<Ended, Error> {
         loop {
             tokio::select! {
@@ -201,6 +246,13 @@ impl QueueRun {
                 fed = fed(&mut self.feed) => {
                     self.feed = None;
                     fed?;
+                    if self.from_stdin
+                        && let Ok(Some(code)) =
+                            tokio::time::timeout(SIGNAL_TIME, interrupts.recv()).await
+                    {
+                        return Ok(Ended::Interrupted(code));
+                    }
+                    self.seal().await?;
                 }
                 failure = job_failure(&mut self.running) => {
                     // The Job sees the end of its queue, too, and perhaps sooner.

@@ -27,6 +27,8 @@ pub(crate) enum ResultsFormat {
     Ndjson,
 }
 
+/// How long the results that are there may take to be written when a run ends early.
+const REST_TIME: Duration = Duration::from_secs(3);
 /// Dead items whose errors are looked at for the summary.
 const DEAD_LOOKED_AT: usize = 1_000;
 
@@ -68,11 +70,17 @@ impl Results {
             return Ok(());
         };
         task.abort();
-        match task.await {
-            Ok(printed) => printed,
-            // Aborted between two results, never within one.
-            Err(_) => print(&self.client, &self.queue, &self.shown, false).await,
-        }
+        let rest = async {
+            match task.await {
+                Ok(printed) => printed,
+                // Aborted between two results, never within one.
+                Err(_) => print(&self.client, &self.queue, &self.shown, false).await,
+            }
+        };
+        // A reader of stdout that does not read must not keep the process.
+        tokio::time::timeout(REST_TIME, rest)
+            .await
+            .unwrap_or(Ok(()))
     }
 }
 

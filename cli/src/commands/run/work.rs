@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use gangline_controller::api::Job;
+use gangline_controller::api::names::GANGLINE_CONTROLLER;
 use gangline_controller::plan::queue::QueueSpec;
 use http::Request;
 use kube::Client;
@@ -14,6 +15,8 @@ use crate::commands::exec::ExecArgs;
 use crate::commands::local;
 use crate::error::{Error, Kind};
 
+/// Where namespaces are created.
+const NAMESPACES: &str = "/api/v1/namespaces";
 /// The name of the Job and of the queue of a program's run.
 const NAME: &str = "run";
 /// How long a worker may take to leave once it is told to go.
@@ -52,16 +55,20 @@ impl Work {
         let workers = workers_for(jobs, workers)?;
         let directory = std::env::current_dir()
             .map_err(|error| Error::disk(format!("cannot tell the current directory: {error}")))?;
-        let mut command = vec![local::binary()?, "work".into()];
+        let directory = directory.into_os_string().into_string().map_err(|path| {
+            let text = format!("the current directory {} is not UTF-8", path.display());
+            Error::usage(text)
+        })?;
+        let mut command = vec![unexpanded(&local::binary()?), "work".into()];
         command.push(format!("--jobs={}", jobs / workers));
         command.push(format!("--attempts={attempts}"));
-        let mut record = Vec::new();
+        // Programs find their files from where they run.
+        let mut record = vec![format!("cd {directory}")];
         for argument in exec.as_arguments() {
             let argument = argument.into_string().map_err(|argument| {
                 Error::usage(format!("the argument {} is not UTF-8", argument.display()))
             })?;
-            // A Pod's command expands $(NAME), and $$ stands for $.
-            command.push(argument.replace('$', "$$"));
+            command.push(unexpanded(&argument));
             record.push(argument);
         }
         let job = json!({
@@ -110,6 +117,9 @@ impl Work {
             .filter(|document| !document.is_null())
             .flat_map(items)
             .partition(|document| document["kind"] == "Job");
+        if let Some(other) = others.iter().find(|document| !document.is_object()) {
+            return Err(Error::usage(format!("{name}: {other} is no object")));
+        }
         let (Some(mut job), true) = (found.pop(), found.is_empty()) else {
             let count = found.len() + 1;
             let text = format!("{name} must hold exactly one Job, not {count}");
@@ -118,8 +128,8 @@ impl Work {
                 _ => text,
             }));
         };
-        if let Some(jobs) = jobs {
-            job["spec"]["parallelism"] = jobs.into();
+        if let (Some(jobs), Some(spec)) = (jobs, job["spec"].as_object_mut()) {
+            spec.insert("parallelism".into(), jobs.into());
         }
         let hash = Sha256::digest(text.as_bytes());
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -135,13 +145,20 @@ impl Work {
                 return Err(Error::usage(text));
             }
         };
-        job["metadata"]["namespace"] = namespace.clone().into();
+        if let Some(metadata) = job["metadata"].as_object_mut() {
+            metadata.insert("namespace".into(), namespace.clone().into());
+        }
         let typed: Job = serde_path_to_error::deserialize(&job).map_err(|error| {
             let (path, inner) = (error.path().to_string(), error.inner());
             Error::usage(format!("the Job's {path}: {inner}"))
         })?;
         if typed.name().is_empty() {
             return Err(Error::usage("the Job's metadata.name is missing"));
+        }
+        if let Some(never) = never_ends(&typed) {
+            return Err(Error::usage(format!(
+                "the Job's {never}, so it would never end"
+            )));
         }
         let queue = QueueSpec::of(&typed).map_err(|error| {
             let text = crate::error::chain(&error);
@@ -163,9 +180,12 @@ impl Work {
             let object = json!({
                 "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace },
             });
-            create(cluster, "/api/v1/namespaces", &object).await?;
+            create(cluster, NAMESPACES, &object).await?;
         }
         for object in &self.others {
+            if object["kind"] == "Namespace" && object["metadata"]["name"] == *namespace {
+                continue;
+            }
             let path = collection(object, namespace)?;
             create(cluster, &path, object).await?;
         }
@@ -185,19 +205,31 @@ fn read(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
+/// Protects a word from the expansion of a Pod's command, where `$(NAME)` is a variable.
+fn unexpanded(word: &str) -> String {
+    word.replace('$', "$$")
+}
+
+/// Returns what keeps a Job from coming to an end where nobody changes it.
+fn never_ends(job: &Job) -> Option<String> {
+    let manager = job.spec.managed_by.as_deref();
+    if let Some(other) = manager.filter(|name| *name != GANGLINE_CONTROLLER) {
+        return Some(format!("spec.managedBy is {other:?}, which nobody here is"));
+    }
+    if job.is_suspended() {
+        return Some("spec.suspend is true".into());
+    }
+    (job.parallelism() == 0).then(|| "spec.parallelism is 0".into())
+}
+
 /// Takes a List apart.
 fn items(mut document: Value) -> Vec<Value> {
-    match document["items"].take() {
-        Value::Array(items) if document["kind"] == "List" => items,
-        items => {
-            if !items.is_null() {
-                document["items"] = items;
-            } else if let Some(object) = document.as_object_mut() {
-                object.remove("items");
-            }
-            vec![document]
-        }
+    if document["kind"] == "List"
+        && let Some(Value::Array(items)) = document.get_mut("items").map(Value::take)
+    {
+        return items;
     }
+    vec![document]
 }
 
 /// Returns where objects of this kind are created.
@@ -206,7 +238,7 @@ fn collection(object: &Value, namespace: &str) -> Result<String, Error> {
     let own = object["metadata"]["namespace"].as_str();
     let namespace = own.unwrap_or(namespace);
     let plural = match (text("apiVersion"), text("kind")) {
-        ("v1", "Namespace") => return Ok("/api/v1/namespaces".into()),
+        ("v1", "Namespace") => return Ok(NAMESPACES.into()),
         ("v1", "ConfigMap") => "configmaps",
         ("v1", "Secret") => "secrets",
         ("v1", "Service") => "services",

@@ -213,6 +213,7 @@ impl Supervisor {
     ) -> io::Result<i32> {
         let mut streams = Streams::new(child)?;
         let mut kill_at = None;
+        let mut told_alone = false;
         let code = loop {
             let [ended, terminated, control, out, err] = {
                 let control = (!self.orphaned).then(|| self.control.as_fd());
@@ -223,9 +224,16 @@ impl Supervisor {
                     streams.out.as_ref().map(|source| source.pipe.as_fd()),
                     streams.err.as_ref().map(|source| source.pipe.as_fd()),
                 ];
+                // The kubelet may have gone before the program had started.
+                let is_news = self.orphaned && bound && !told_alone;
+                let kill_in = kill_at.map(|at: Instant| at.saturating_duration_since(now()));
                 wait_for_some(
                     fds,
-                    kill_at.map(|at: Instant| at.saturating_duration_since(now())),
+                    if is_news {
+                        Some(Duration::ZERO)
+                    } else {
+                        kill_in
+                    },
                 )?
             };
             if out || err {
@@ -248,9 +256,10 @@ impl Supervisor {
                         grace = Some(seconds);
                     }
                 }
-                if self.orphaned && bound {
-                    grace = Some(own_grace);
-                }
+            }
+            if self.orphaned && bound && !told_alone {
+                told_alone = true;
+                grace = Some(own_grace);
             }
             if let Some(seconds) = grace {
                 let at = now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));

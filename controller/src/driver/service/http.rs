@@ -54,15 +54,26 @@ fn unless(codes: &[ErrorCode], result: Result<QueueStatus, ClientError>) -> Answ
     }
 }
 
-/// The lines of a push, a chunk of them at a time.
-fn lines(items: Fill) -> Box<dyn Iterator<Item = NewItem> + Send + Sync> {
+/// The items of a push. Each has a key, so that a Job of the same name goes on with a queue that
+/// an earlier one has begun to fill.
+fn items_of(items: Fill) -> Box<dyn Iterator<Item = NewItem> + Send + Sync> {
     match items {
         Fill::Range { first, last } => Box::new((first..=last).map(|number| {
             let json = RawValue::from_string(number.to_string()).expect("a number is JSON");
-            NewItem::new(Json::from(json))
+            keyed(number, Json::from(json))
         })),
-        Fill::Payloads(payloads) => Box::new(payloads.into_iter().map(NewItem::new)),
+        Fill::Payloads(payloads) => Box::new(
+            (1..)
+                .zip(payloads)
+                .map(|(place, payload)| keyed(place, payload)),
+        ),
     }
+}
+
+fn keyed(key: u64, payload: Json) -> NewItem {
+    let mut item = NewItem::new(payload);
+    item.key = Some(key.to_string().parse().expect("digits are a key"));
+    item
 }
 
 fn chunk(items: &mut dyn Iterator<Item = NewItem>) -> Option<Result<Bytes, serde_json::Error>> {
@@ -98,7 +109,7 @@ impl QueueService for HttpQueueService {
     }
 
     async fn fill(&self, queue: &QueueName, items: Fill, once: &str) -> Answer<()> {
-        let items = lines(items);
+        let items = items_of(items);
         let body = stream::unfold(items, async |mut items| {
             chunk(&mut *items).map(|chunk| (chunk, items))
         });
