@@ -241,8 +241,34 @@ async fn the_demonstration_kills_a_worker_and_loses_nothing() {
         "{}",
         left.stderr
     );
-    assert!(left.stderr.contains("SIGKILL"), "{}", left.stderr);
+    assert!(
+        left.stderr.contains("was lost (exit code 137)"),
+        "{}",
+        left.stderr
+    );
     assert_eq!(left.stdout, "");
+}
+
+/// A file that takes nothing.
+fn full() -> std::process::Stdio {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).open("/dev/full").unwrap().into()
+}
+
+#[tokio::test]
+async fn results_that_cannot_be_written_are_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = gangline(&["run", "--range", "1..3", "--", "printf", "x"]);
+    let left = run(command.env("XDG_STATE_HOME", dir.path()).stdout(full())).await;
+    check(&left, 74, &["cannot write to stdout", "to go on with it: "]);
+}
+
+#[tokio::test]
+async fn remarks_that_cannot_be_written_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = gangline(&["run", "--range", "1..3", "--", "echo"]);
+    let left = run(command.env("XDG_STATE_HOME", dir.path()).stderr(full())).await;
+    assert_eq!((left.code, left.stdout.lines().count()), (Some(0), 3));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use gangline_tests::gangline::{Left, end_of, gangline};
@@ -11,6 +12,7 @@ use gangline_tests::{Api, Queue, TestServer};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
 fn start(job: &Path, results: &Path, items: u32, program: &str) -> Child {
@@ -103,6 +105,40 @@ async fn a_worker_that_is_killed_is_replaced_and_its_items_are_done() {
         left.stderr
     );
     check_results(&results, 60);
+}
+
+#[tokio::test]
+async fn an_interrupt_that_ends_the_producer_too_does_not_end_the_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, mark) = (dir.path().join("job"), dir.path().join("mark"));
+    let program = format!("mkdir -p {}; sleep 0.02; echo \"$1!\"", mark.display());
+    let state = format!("--data-dir={}", state.display());
+    let arguments = ["run", &state, "-j2", "--", "sh", "-c", &program, "sh"];
+    let lines = |numbers: std::ops::RangeInclusive<u32>| {
+        let lines = numbers.map(|number| format!("{number}\n"));
+        lines.collect::<String>().into_bytes()
+    };
+    let mut command = gangline(&arguments);
+    let mut first = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut producer = first.stdin.take().unwrap();
+    producer.write_all(&lines(1..=40)).await.unwrap();
+    let begun = async {
+        while !mark.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("the first item", begun).await;
+    signal(&first, Signal::SIGINT);
+    drop(producer);
+    assert_eq!(end_of(first).await.code, Some(130));
+    let mut command = gangline(&arguments);
+    let mut second = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut producer = second.stdin.take().unwrap();
+    producer.write_all(&lines(1..=60)).await.unwrap();
+    drop(producer);
+    let left = in_time("the end of the run", end_of(second)).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert!(left.stderr.contains("60 done"), "{}", left.stderr);
 }
 
 /// Starts the run of a job that is there already, with sessions that last ten minutes: what a

@@ -184,6 +184,30 @@ async fn a_manifest_that_cannot_run_is_refused_with_what_is_wrong() {
     let spec = format!("spec: {{ template: {} }}\n", template("true"));
     let cases = [
         ("{", "is no YAML"),
+        ("hello\n", "\"hello\" is no object"),
+        ("- a\n", "is no object"),
+        (&format!("{job}spec: x\n"), "the Job's spec"),
+        (
+            &format!(
+                "{job}spec: {{ suspend: true, template: {} }}\n",
+                template("true")
+            ),
+            "spec.suspend is true, so it would never end",
+        ),
+        (
+            &format!(
+                "{job}spec: {{ parallelism: 0, template: {} }}\n",
+                template("true")
+            ),
+            "spec.parallelism is 0, so it would never end",
+        ),
+        (
+            &format!(
+                "{job}spec: {{ managedBy: foo.dev/x, template: {} }}\n",
+                template("true")
+            ),
+            "spec.managedBy is \"foo.dev/x\", which nobody here is",
+        ),
         ("kind: Pod\n", "must hold a Job, and holds none"),
         (
             &format!("{job}{spec}---\n{job}{spec}"),
