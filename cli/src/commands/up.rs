@@ -7,7 +7,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +57,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     })
     .await?;
     let kubeconfig = dir.join("kubeconfig");
-    write_private(&kubeconfig, &kubeconfig_text(address, &token))?;
+    write_private(
+        &kubeconfig,
+        &gangline_local_cluster::kubeconfig(address, &token),
+    )?;
     let shutdown = CancellationToken::new();
     signals::cancel_on_signal(shutdown.clone())?;
     local.serve_cluster(listener, token.clone());
@@ -106,21 +108,4 @@ fn write_private(path: &Path, text: &str) -> Result<(), Error> {
         fs::rename(&fresh, path)
     };
     written().map_err(|error| cannot_use(path, &error))
-}
-
-/// Kubernetes' own format; JSON is YAML, too.
-fn kubeconfig_text(address: SocketAddr, token: &str) -> String {
-    let name = "gangline";
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{ "name": name, "cluster": { "server": format!("http://{address}") } }],
-        "users": [{ "name": name, "user": { "token": token } }],
-        "contexts": [{
-            "name": name,
-            "context": { "cluster": name, "user": name, "namespace": "default" },
-        }],
-        "current-context": name,
-    });
-    format!("{config:#}\n")
 }

@@ -12,5 +12,6 @@ mod crashes;
 mod dashboard;
 mod documents;
 mod examples;
+mod jobs_guide;
 mod pods;
 mod worker;

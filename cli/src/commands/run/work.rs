@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use gangline_controller::api::Job;
+use gangline_controller::api::names::GANGLINE_CONTROLLER;
 use gangline_controller::plan::queue::QueueSpec;
 use http::Request;
 use kube::Client;
@@ -142,6 +143,13 @@ impl Work {
         })?;
         if typed.name().is_empty() {
             return Err(Error::usage("the Job's metadata.name is missing"));
+        }
+        if let Some(manager) = &typed.spec.managed_by
+            && manager != GANGLINE_CONTROLLER
+        {
+            let text = format!("the Job's spec.managedBy names another controller, {manager:?}");
+            let hint = format!("leave it out, or name {GANGLINE_CONTROLLER}");
+            return Err(Error::usage(text).hint(hint));
         }
         let queue = QueueSpec::of(&typed).map_err(|error| {
             let text = crate::error::chain(&error);
