@@ -13,6 +13,7 @@ mod dashboard;
 mod differential;
 mod documents;
 mod examples;
+mod jobs_guide;
 mod pods;
 mod redis;
 mod worker;

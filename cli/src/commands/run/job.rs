@@ -8,6 +8,7 @@ use gangline_controller::api::{Job, JobCondition, Pod, PodPhase};
 use gangline_controller::plan::conditions;
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::core::Selector;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
@@ -54,6 +55,8 @@ pub(super) struct Running {
     jobs: Api<Job>,
     pods: Api<Pod>,
     name: String,
+    /// What its Pods are found by.
+    selector: String,
     grace: Duration,
     ends: mpsc::Receiver<Ended>,
     job_watch: JoinHandle<()>,
@@ -69,12 +72,13 @@ impl Running {
         let jobs = Api::namespaced(client.clone(), namespace);
         let pods = Api::namespaced(client.clone(), namespace);
         let grace = job.spec.template["spec"]["terminationGracePeriodSeconds"].as_u64();
+        let selector = selector(job);
         let (sender, ends) = mpsc::channel(1);
         let complete = CancellationToken::new();
         let watch = PodWatch {
             pods: pods.clone(),
             texts: Api::namespaced(client.clone(), namespace),
-            selector: selector(&name),
+            selector: selector.clone(),
             logs,
             followed: HashSet::new(),
             lost: HashSet::new(),
@@ -86,6 +90,7 @@ impl Running {
             jobs,
             pods,
             name,
+            selector,
             grace: Duration::from_secs(grace.unwrap_or(GRACE_SECONDS_DEFAULT)),
             ends,
             complete,
@@ -135,7 +140,7 @@ impl Running {
         };
         if !have_left {
             let now = DeleteParams::default().grace_period(0);
-            let selector = ListParams::default().labels(&selector(&self.name));
+            let selector = ListParams::default().labels(&self.selector);
             if let Err(error) = self.pods.delete_collection(&now, &selector).await {
                 output::note(format_args!("gangline: cannot end the workers: {error}"));
             }
@@ -148,8 +153,13 @@ impl Running {
     }
 }
 
-fn selector(job: &str) -> String {
-    format!("batch.kubernetes.io/job-name={job}")
+/// The Job's own selector: with `manualSelector` its Pods have no label of its name.
+fn selector(job: &Job) -> String {
+    let own = job.spec.selector.clone().map(Selector::try_from);
+    own.and_then(Result::ok).map_or_else(
+        || format!("batch.kubernetes.io/job-name={}", job.name()),
+        |selector| selector.to_string(),
+    )
 }
 
 /// Tells how the Job ends; hangs up when it is deleted.
@@ -273,9 +283,21 @@ async fn show_logs(pods: Api<ApiPod>, name: String, logs: Logs) {
             written.map_err(kube::Error::ReadEvents)?;
         }
     };
-    if let Err(error) = shown.await {
-        output::note(format_args!(
-            "gangline: the log of {name} cannot be shown: {error}"
-        ));
+    let why = match shown.await {
+        Ok(()) => return,
+        // A Pod that is deleted takes its log along, and may not even have begun.
+        Err(kube::Error::Api(_)) if is_leaving(&pods, &name).await => return,
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        Err(error) => error.to_string(),
+    };
+    output::note(format_args!(
+        "gangline: the log of {name} cannot be shown: {why}"
+    ));
+}
+
+async fn is_leaving(pods: &Api<ApiPod>, name: &str) -> bool {
+    match pods.get_opt(name).await {
+        Ok(pod) => pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()),
+        Err(_) => false,
     }
 }

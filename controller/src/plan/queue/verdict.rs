@@ -86,7 +86,7 @@ fn already_over(spec: &QueueSpec, certificate: &Certificate) -> Verdict {
     Verdict::failure(
         ALREADY_OVER,
         format!(
-            "{}, before this Job was created; delete it with `gangline delete queue/{queue}`, or \
+            "{}, before this Job was created; delete it with `gangline delete {queue}`, or \
              name another queue",
             summary(certificate),
         ),

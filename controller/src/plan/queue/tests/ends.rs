@@ -170,7 +170,7 @@ fn a_queue_that_was_over_before_the_job_was_created_fails_it_at_once() {
     let plan = planned(created(now()), vec![], seen(drained()));
     assert_eq!(end_reason(&plan), Some((false, "QueueAlreadyOver")));
     let message = plan.end.unwrap().verdict.message;
-    assert!(message.contains("`gangline delete queue/images`, or name another queue"));
+    assert!(message.contains("`gangline delete images`, or name another queue"));
     // It ended after the Job had been created, before the controller saw it.
     let plan = planned(created(ago(60)), vec![], seen(drained()));
     assert_eq!(end_reason(&plan), Some((true, "QueueDrained")));

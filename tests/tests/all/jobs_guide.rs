@@ -1,0 +1,329 @@
+//! `docs/jobs.md`: every manifest and every command in it, run as they stand.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gangline_tests::gangline::{built, gangline};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Sections that run at a time: most of them wait most of the time.
+const SECTIONS_AT_A_TIME: usize = 4;
+/// How long the commands of one block may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Parts the output of one command from that of the next.
+const MARK: &str = "==== next command ====";
+/// Stands in the guide for what differs from run to run.
+const ANYTHING: char = '…';
+/// Says that the lines after each command of the next block may come in any order.
+const ANY_ORDER: &str = "<!-- any order -->";
+
+/// What stands under one heading.
+#[derive(Debug, Default)]
+struct Section {
+    title: String,
+    /// Names and texts.
+    manifests: Vec<(String, String)>,
+    terminals: Vec<Terminal>,
+}
+
+/// A block that shows a terminal.
+#[derive(Debug, Default)]
+struct Terminal {
+    any_order: bool,
+    commands: Vec<Shown>,
+}
+
+/// A command, and what is printed after it.
+#[derive(Debug)]
+struct Shown {
+    command: String,
+    lines: Vec<String>,
+}
+
+fn guide() -> Vec<Section> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/jobs.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut sections = vec![Section::default()];
+    let mut any_order = false;
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let section = sections.last_mut().unwrap();
+        if let Some(language) = line.strip_prefix("```") {
+            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            match language {
+                "yaml" => section.manifests.push(manifest(&block)),
+                "console" => section.terminals.push(Terminal {
+                    any_order: std::mem::take(&mut any_order),
+                    commands: commands(&block),
+                }),
+                "sh" => {}
+                other => panic!("{}: what is a block of {other:?}?", section.title),
+            }
+        } else if line == ANY_ORDER {
+            any_order = true;
+        } else if line.starts_with("##") {
+            let title = line.trim_start_matches(['#', ' ']).to_owned();
+            sections.push(Section {
+                title,
+                ..Section::default()
+            });
+        }
+    }
+    sections
+}
+
+fn manifest(block: &[&str]) -> (String, String) {
+    let name = block[0].strip_prefix("# ");
+    let name = name.unwrap_or_else(|| panic!("no name in the first line of {block:?}"));
+    (name.to_owned(), block.join("\n") + "\n")
+}
+
+fn commands(block: &[&str]) -> Vec<Shown> {
+    let mut commands: Vec<Shown> = Vec::new();
+    for line in block {
+        match (line.strip_prefix("$ "), commands.last_mut()) {
+            (Some(command), _) => commands.push(Shown {
+                command: command.to_owned(),
+                lines: Vec::new(),
+            }),
+            (None, Some(last)) => last.lines.push((*line).to_owned()),
+            (None, None) => panic!("no command before {line:?}"),
+        }
+    }
+    commands
+}
+
+impl Terminal {
+    fn needs_kubectl(&self) -> bool {
+        self.commands
+            .iter()
+            .any(|shown| shown.command.contains("kubectl"))
+    }
+
+    /// Runs the commands in one shell, and says where it prints what the guide does not.
+    async fn run(&self, dir: &Path, environment: &[(String, String)]) -> Result<(), String> {
+        let mut script =
+            format!("exec 2>&1 </dev/null\nmark() {{ local c=$?; echo '{MARK}'; return $c; }}\n");
+        for shown in &self.commands {
+            script += &format!("{}\nmark\n", shown.command);
+        }
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script])
+            .current_dir(dir)
+            .envs(environment.iter().cloned())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, bash.output()).await;
+        let output = output.map_err(|_| format!("not done within {PATIENCE:?}: {self:?}"))?;
+        let printed = String::from_utf8(output.unwrap().stdout).unwrap();
+        let parts: Vec<&str> = printed.split(&format!("{MARK}\n")).collect();
+        let differ: Vec<String> = self
+            .commands
+            .iter()
+            .zip(parts)
+            .filter(|(shown, part)| !fits(&shown.lines, part, self.any_order))
+            .map(|(shown, part)| {
+                let (command, lines) = (&shown.command, shown.lines.join("\n"));
+                format!("$ {command}\n--- the guide:\n{lines}\n--- printed:\n{part}")
+            })
+            .collect();
+        if differ.is_empty() {
+            Ok(())
+        } else {
+            Err(differ.join("\n"))
+        }
+    }
+}
+
+fn fits(shown: &[String], printed: &str, any_order: bool) -> bool {
+    let mut printed: Vec<&str> = printed.lines().collect();
+    if printed.len() != shown.len() {
+        return false;
+    }
+    if !any_order {
+        return shown.iter().zip(printed).all(|(a, b)| line_fits(a, b));
+    }
+    // Those that leave least open choose first.
+    let mut shown: Vec<&String> = shown.iter().collect();
+    shown.sort_by_key(|line| std::cmp::Reverse(line.replace(ANYTHING, "").len()));
+    shown.into_iter().all(|line| {
+        let place = printed.iter().position(|other| line_fits(line, other));
+        place.map(|place| printed.swap_remove(place)).is_some()
+    })
+}
+
+fn line_fits(shown: &str, printed: &str) -> bool {
+    let mut parts = shown.split(ANYTHING);
+    let first = parts.next().unwrap();
+    let Some(mut rest) = printed.strip_prefix(first) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else {
+            return false;
+        };
+        rest = after;
+    }
+    rest.ends_with(last)
+}
+
+/// A `gangline up`, and the variables that it prints.
+struct Up {
+    child: Child,
+    exports: Vec<(String, String)>,
+}
+
+impl Up {
+    async fn start(data_dir: &Path) -> Self {
+        let data_dir = data_dir.to_str().unwrap();
+        let mut command = gangline(&[
+            "up",
+            "--listen=127.0.0.1:0",
+            "--cluster-listen=127.0.0.1:0",
+            "--data-dir",
+            data_dir,
+        ]);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut exports = Vec::new();
+        while exports.len() < 3 {
+            let line = lines.next_line().await.unwrap().expect("three exports");
+            let (name, value) = line
+                .strip_prefix("export ")
+                .unwrap()
+                .split_once('=')
+                .unwrap();
+            exports.push((name.to_owned(), value.to_owned()));
+        }
+        Self { child, exports }
+    }
+
+    /// Ends what is left in the cluster, which would outlive it, and then the cluster.
+    async fn stop(mut self, environment: &[(String, String)]) {
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(["delete", "job", "--all", "--cascade=foreground"]);
+        let deleted = kubectl.envs(environment.iter().cloned()).output().await;
+        assert!(deleted.unwrap().status.success());
+        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().await.unwrap().success());
+    }
+}
+
+/// The environment of somebody with `gangline` in the `PATH` and nothing else of it.
+fn environment(home: &Path) -> Vec<(String, String)> {
+    let mut path: Vec<PathBuf> = vec![built("gangline").parent().unwrap().to_owned()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    let path = std::env::join_paths(path).unwrap().into_string().unwrap();
+    let home = home.to_str().unwrap();
+    [
+        ("PATH", path.as_str()),
+        ("HOME", home),
+        ("XDG_STATE_HOME", home),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+async fn run_section(
+    section: &Section,
+    dir: &Path,
+    alone: &[(String, String)],
+    up: Option<&[(String, String)]>,
+) -> Vec<String> {
+    for (name, text) in &section.manifests {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    let mut failures = Vec::new();
+    for terminal in &section.terminals {
+        let environment = match (terminal.needs_kubectl(), up) {
+            (true, None) => continue,
+            (true, Some(up)) => up,
+            (false, _) => alone,
+        };
+        if let Err(differs) = terminal.run(dir, environment).await {
+            failures.push(format!("## {}\n{differs}", section.title));
+        }
+    }
+    failures
+}
+
+async fn is_missing(program: &str) -> bool {
+    let mut command = Command::new(program);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().await.is_err()
+}
+
+#[tokio::test]
+async fn every_command_of_the_guide_prints_what_it_shows() {
+    let home = tempfile::tempdir().unwrap();
+    let alone = environment(home.path());
+    let (mut up, mut with_up) = (None, None);
+    if is_missing("kubectl").await {
+        eprintln!("SKIPPED: what docs/jobs.md shows of kubectl; there is none on this machine");
+    } else {
+        let started = Up::start(&home.path().join("up")).await;
+        with_up = Some([alone.clone(), started.exports.clone()].concat());
+        up = Some(started);
+    }
+    let slots = Arc::new(Semaphore::new(SECTIONS_AT_A_TIME));
+    let mut running = JoinSet::new();
+    for section in guide() {
+        let (slots, alone, with_up) = (slots.clone(), alone.clone(), with_up.clone());
+        running.spawn(async move {
+            let _slot = slots.acquire().await.unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            run_section(&section, dir.path(), &alone, with_up.as_deref()).await
+        });
+    }
+    let failures = running.join_all().await.concat();
+    if let (Some(up), Some(environment)) = (up, with_up) {
+        up.stop(&environment).await;
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn every_manifest_of_the_guide_is_run() {
+    let sections = guide();
+    let manifests: usize = sections.iter().map(|section| section.manifests.len()).sum();
+    assert!(manifests > 40, "{manifests}");
+    for section in sections {
+        for (name, _) in &section.manifests {
+            let mut commands = section
+                .terminals
+                .iter()
+                .flat_map(|terminal| &terminal.commands);
+            let is_run = commands.any(|shown| shown.command.contains(name.as_str()));
+            assert!(is_run, "nothing under {:?} runs {name}", section.title);
+        }
+    }
+}
+
+#[test]
+fn an_ellipsis_stands_for_a_part_of_a_line() {
+    assert!(line_fits(
+        "Created pod: hello-…",
+        "Created pod: hello-x7k2p"
+    ));
+    assert!(line_fits("… ago, … left", "3s ago, 4s left"));
+    assert!(!line_fits(
+        "Created pod: hello-…",
+        "Deleted pod: hello-x7k2p"
+    ));
+    assert!(!line_fits("done", "done twice"));
+    let two = ["a …".to_owned(), "a b".to_owned()];
+    assert!(fits(&two, "a b\na c\n", true));
+    assert!(!fits(&two, "a b\na c\n", false));
+    assert!(!fits(&two, "a b\n", true));
+}
