@@ -206,7 +206,7 @@ async fn a_manifest_that_cannot_run_is_refused_with_what_is_wrong() {
                 "{job}spec: {{ managedBy: foo.dev/x, template: {} }}\n",
                 template("true")
             ),
-            "spec.managedBy is \"foo.dev/x\", which nobody here is",
+            "spec.managedBy names another controller, \"foo.dev/x\"",
         ),
         ("kind: Pod\n", "must hold a Job, and holds none"),
         (

@@ -155,6 +155,13 @@ impl Work {
         if typed.name().is_empty() {
             return Err(Error::usage("the Job's metadata.name is missing"));
         }
+        if let Some(manager) = &typed.spec.managed_by
+            && manager != GANGLINE_CONTROLLER
+        {
+            let text = format!("the Job's spec.managedBy names another controller, {manager:?}");
+            let hint = format!("leave it out, or name {GANGLINE_CONTROLLER}");
+            return Err(Error::usage(text).hint(hint));
+        }
         if let Some(never) = never_ends(&typed) {
             return Err(Error::usage(format!(
                 "the Job's {never}, so it would never end"
@@ -211,15 +218,11 @@ fn unexpanded(word: &str) -> String {
 }
 
 /// Returns what keeps a Job from coming to an end where nobody changes it.
-fn never_ends(job: &Job) -> Option<String> {
-    let manager = job.spec.managed_by.as_deref();
-    if let Some(other) = manager.filter(|name| *name != GANGLINE_CONTROLLER) {
-        return Some(format!("spec.managedBy is {other:?}, which nobody here is"));
-    }
+fn never_ends(job: &Job) -> Option<&'static str> {
     if job.is_suspended() {
-        return Some("spec.suspend is true".into());
+        return Some("spec.suspend is true");
     }
-    (job.parallelism() == 0).then(|| "spec.parallelism is 0".into())
+    (job.parallelism() == 0).then_some("spec.parallelism is 0")
 }
 
 /// Takes a List apart.
