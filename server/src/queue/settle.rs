@@ -55,6 +55,7 @@ impl Step<'_> {
             return (SettleStatus::Over, false);
         }
         let end = self.attempt_end(&settle);
+        let done = settle.outcome == SettleOutcome::Done;
         self.happen(Fact::Settled {
             id: settle.id.0,
             lease,
@@ -62,7 +63,9 @@ impl Step<'_> {
             at_ms: self.now_ms,
             end,
         });
-        self.spawn(settle.spawn);
+        if done {
+            self.spawn(settle.spawn);
+        }
         (SettleStatus::Ok, true)
     }
 

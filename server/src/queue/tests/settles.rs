@@ -124,3 +124,26 @@ fn a_stop_counts_only_with_a_settle_that_counts_and_after_all_of_its_exchange() 
     let counts = reply.over.unwrap().counts;
     assert_eq!((counts.done, counts.abandoned), (2, 1));
 }
+
+#[test]
+fn a_done_spawns_its_items_once_and_nothing_else_spawns() {
+    let mut world = World::new();
+    world.fill(4);
+    let mut a = dog("a");
+    let items = world.lease(&mut a, 4);
+    let outcomes = [
+        SettleOutcome::Done,
+        SettleOutcome::Retry,
+        SettleOutcome::Dead,
+        SettleOutcome::Release,
+    ];
+    for _ in 0..2 {
+        for (leased, outcome) in items.iter().zip(outcomes) {
+            let mut end = settle(leased, outcome);
+            end.spawn = vec![item("")];
+            let reply = world.exchange(&mut a, |request| request.settles.push(end));
+            assert_eq!(reply.settled[0].status, SettleStatus::Ok);
+        }
+        assert_eq!(world.status().counts.total(), 5);
+    }
+}
