@@ -370,7 +370,11 @@ impl Queue {
             .sessions
             .get_mut(session_id)
             .expect("a leasing session is open");
-        session.holds.extend(items.iter().copied().map(ItemId));
+        for id in items.iter().copied().map(ItemId) {
+            session.holds.insert(id);
+            // What it has again is not lost to it any more.
+            session.lost.remove(&id);
+        }
         session.last_request = request;
         session.last_lease = lease;
     }
