@@ -112,7 +112,7 @@ impl Step<'_> {
         let item = self.queue.items.live(settle.id);
         let failures = item.map_or(0, |item| item.attempts) + 1;
         if failures >= item.map_or(1, |item| Item::max_attempts(item, settings.max_attempts)) {
-            return AttemptEnd::Dead { error };
+            return AttemptEnd::Exhausted { error };
         }
         let delay_ms = settle
             .delay_ms

@@ -427,16 +427,12 @@ impl Queue {
                 SettleOutcome::Retry
             }
             AttemptEnd::Dead { error } => {
-                let item = self
-                    .items
-                    .live_mut(id)
-                    .expect("a dead item is not settled for good");
-                // A late settle names an attempt that its loss may have counted already.
-                item.attempts = item.attempts.max(item.extra().attempt);
-                item.extra().error = error;
-                item.extra().lease_lost = false;
-                self.bury(id, at_ms);
+                self.give_up(id, error, at_ms);
                 SettleOutcome::Dead
+            }
+            AttemptEnd::Exhausted { error } => {
+                self.give_up(id, error, at_ms);
+                SettleOutcome::Retry
             }
             AttemptEnd::Release => {
                 self.make_ready(id, Standing::CameBack);
@@ -466,6 +462,19 @@ impl Queue {
         });
         self.counts.done += 1;
         self.last_done_ms = Some(at_ms);
+    }
+
+    /// Ends an item by a settle, without a result.
+    fn give_up(&mut self, id: ItemId, error: Option<Box<str>>, at_ms: u64) {
+        let item = self
+            .items
+            .live_mut(id)
+            .expect("a dead item is not settled for good");
+        // A late settle names an attempt that its loss may have counted already.
+        item.attempts = item.attempts.max(item.extra().attempt);
+        item.extra().error = error;
+        item.extra().lease_lost = false;
+        self.bury(id, at_ms);
     }
 
     fn bury(&mut self, id: ItemId, at_ms: u64) {

@@ -147,3 +147,22 @@ fn a_done_spawns_its_items_once_and_nothing_else_spawns() {
         assert_eq!(world.status().counts.total(), 5);
     }
 }
+
+#[test]
+fn a_retry_of_the_last_attempt_gets_its_answer_again() {
+    let mut world = World::new();
+    world.configure(SettingsPatch {
+        max_attempts: Some(1),
+        ..SettingsPatch::default()
+    });
+    world.fill(1);
+    let mut a = dog("a");
+    let leased = world.lease(&mut a, 1);
+    for _ in 0..2 {
+        let status = world.settle(&mut a, &leased[0], SettleOutcome::Retry);
+        assert_eq!(status, SettleStatus::Ok);
+        assert_eq!(world.status().counts.dead, 1);
+    }
+    let other = world.settle(&mut a, &leased[0], SettleOutcome::Dead);
+    assert_eq!(other, SettleStatus::AlreadySettled);
+}
