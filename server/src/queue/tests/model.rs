@@ -4,7 +4,10 @@
 //! be seen afterwards. What the service draws at random (uids, session ids, back-offs) the model
 //! takes over from it, after a look whether it obeys its rule.
 
+mod callers;
+mod leases;
 mod moves;
+mod queue;
 mod rules;
 mod state;
 mod workers;
@@ -14,7 +17,8 @@ use std::fmt::Debug;
 use gangline_protocol::{ItemId, ItemState, QueueName};
 use proptest::prelude::*;
 
-use self::moves::{Caller, Move, moves};
+use self::callers::Caller;
+use self::moves::{Move, moves};
 use self::rules::{Model, Now};
 use super::world::World;
 use crate::queue::{Command, Query, Refusal, Reply};
@@ -136,21 +140,8 @@ fn walk(moves: Vec<Move>) {
     }
 }
 
-/// Cases of the walk; `PROPTEST_CASES` asks for more.
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok());
-    let cases = cases.unwrap_or(100);
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_answer_is_that_of_the_model(moves in prop::collection::vec(moves(), 1..150)) {

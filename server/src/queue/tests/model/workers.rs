@@ -1,12 +1,9 @@
-//! What workers say: settles, sessions, leases.
+//! What workers say: sessions and settles.
 
-use std::cmp::Reverse;
-
-use gangline_protocol::limits::SESSION_LEASES_MAX;
 use gangline_protocol::{
     EndCause, EndPhase, ExchangeReply, ExchangeRequest, ItemId, ItemState, LeaseNumber, LeaseReply,
-    LeaseRequest, LeasedItem, QueueName, SessionEnd, SessionId, Settle, SettleOutcome,
-    SettleStatus, Settled, Timestamp, Wait, WaitReason, WorkerName,
+    LeaseRequest, QueueName, SessionEnd, SessionId, Settle, SettleOutcome, SettleStatus, Settled,
+    Timestamp, Wait, WaitReason, WorkerName,
 };
 
 use super::rules::{Model, Now};
@@ -63,7 +60,7 @@ impl Model {
     }
 }
 
-fn wait(reason: WaitReason, retry_ms: u64, due_at: Option<Timestamp>) -> LeaseReply {
+pub(super) fn wait(reason: WaitReason, retry_ms: u64, due_at: Option<Timestamp>) -> LeaseReply {
     LeaseReply::Wait(Wait {
         reason,
         retry_ms,
@@ -144,43 +141,46 @@ impl Queue {
             }
         }
         let mut session = open;
-        if open.is_none() && first_call && !request.leave && !self.is_over() {
-            if let Some(lease) = request.lease {
-                let until_ms = self.revoked.get(&request.worker).copied().unwrap_or(0);
-                if until_ms > now.ms() {
-                    let retry_ms = (until_ms - now.ms()).min(1_000);
-                    reply.lease = Some(wait(WaitReason::Revoked, retry_ms, None));
-                } else {
-                    let Ok(Reply::Exchange(seen)) = now.seen else {
-                        panic!("lease request {lease:?} got {:?}", now.seen)
-                    };
-                    let id = seen.session.expect("a first call opens a session");
-                    minted(id);
-                    let older = self
-                        .sessions
-                        .iter()
-                        .find(|old| old.worker == request.worker);
-                    if let Some(older) = older.map(|old| old.id) {
-                        self.end_session(now.ms(), older, SessionEnd::Replaced, true);
-                    }
-                    self.sessions.push(Session {
-                        id,
-                        worker: request.worker.clone(),
-                        nonce: request.nonce,
-                        deadline: queue_time + length,
-                        waits_until: 0,
-                        last_request: 0,
-                        last_lease: 0,
-                        answers: Vec::new(),
-                        lost: Vec::new(),
-                        ever_lost: Vec::new(),
-                        restarted: false,
-                        done: 0,
-                        opened_ms: now.ms(),
-                        idle_since_ms: now.ms(),
-                    });
-                    session = Some(id);
+        if let Some(lease) = request.lease
+            && open.is_none()
+            && first_call
+            && !request.leave
+            && !self.is_over()
+        {
+            let until_ms = self.revoked.get(&request.worker).copied().unwrap_or(0);
+            if until_ms > now.ms() {
+                let retry_ms = (until_ms - now.ms()).min(1_000);
+                reply.lease = Some(wait(WaitReason::Revoked, retry_ms, None));
+            } else {
+                let Ok(Reply::Exchange(seen)) = now.seen else {
+                    panic!("lease request {lease:?} got {:?}", now.seen)
+                };
+                let id = seen.session.expect("a first call opens a session");
+                minted(id);
+                let older = self
+                    .sessions
+                    .iter()
+                    .find(|old| old.worker == request.worker);
+                if let Some(older) = older.map(|old| old.id) {
+                    self.end_session(now.ms(), older, SessionEnd::Replaced, true);
                 }
+                self.sessions.push(Session {
+                    id,
+                    worker: request.worker.clone(),
+                    nonce: request.nonce,
+                    deadline: queue_time + length,
+                    waits_until: 0,
+                    last_request: 0,
+                    last_lease: 0,
+                    answers: Vec::new(),
+                    lost: Vec::new(),
+                    ever_lost: Vec::new(),
+                    restarted: false,
+                    done: 0,
+                    opened_ms: now.ms(),
+                    idle_since_ms: now.ms(),
+                });
+                session = Some(id);
             }
         }
         let Some(id) = session else { return Ok(reply) };
@@ -316,117 +316,6 @@ impl Queue {
             let _ = self.push(now.ms(), settle.spawn, false);
         }
         (SettleStatus::Ok, true)
-    }
-
-    fn lease(
-        &mut self,
-        now: &Now<'_>,
-        session: SessionId,
-        request: LeaseRequest,
-        last_lease: &mut u64,
-    ) -> LeaseReply {
-        let (last_request, last) = {
-            let session = self.session(session).unwrap();
-            (session.last_request, session.last_lease)
-        };
-        if request.number == last_request {
-            let held = self.held(session).into_iter();
-            let again: Vec<_> = held
-                .filter(|id| self.find(*id).unwrap().lease == last)
-                .collect();
-            return match again[..] {
-                [] => wait(WaitReason::NothingReady, 0, None),
-                _ => self.leased(&again),
-            };
-        }
-        let ids = match self.choose(session, request.max as usize) {
-            Ok(ids) => ids,
-            Err(reason) => {
-                let due_ms = self.first_due_ms();
-                let until = due_ms.map_or(5_000, |due_ms| due_ms.saturating_sub(now.ms()));
-                return wait(reason, until.min(5_000), due_ms.map(Timestamp));
-            }
-        };
-        let lease = now.us.max(*last_lease + 1);
-        *last_lease = lease;
-        let start = (self.queue_time, self.settings.session_ms);
-        let starting = request.starting.unwrap_or(u32::MAX) as usize;
-        for (at, id) in ids.iter().enumerate() {
-            let item = self.item(*id);
-            let started = (at < starting).then_some(start);
-            item.state = State::Leased(Held { session, started });
-            item.lease = lease;
-            item.fate = Fate::Held;
-            item.attempt = item.attempts + 1;
-            item.leased_ms = now.ms();
-        }
-        self.first_lease_ms.get_or_insert(now.ms());
-        let session = self.session(session).unwrap();
-        session.last_request = request.number;
-        session.last_lease = lease;
-        // What it has again is not lost any more.
-        session.lost.retain(|lost| !ids.contains(lost));
-        self.leased(&ids)
-    }
-
-    fn choose(&self, session: SessionId, max: usize) -> Result<Vec<ItemId>, WaitReason> {
-        if self.paused {
-            return Err(WaitReason::Paused);
-        }
-        let held = self.held(session);
-        if held
-            .iter()
-            .any(|id| self.find(*id).unwrap().runs_alone(&self.settings))
-        {
-            return Err(WaitReason::LastAttemptAlone);
-        }
-        let counts = self.counts();
-        let room = self
-            .settings
-            .max_leased
-            .unwrap_or(u64::MAX)
-            .saturating_sub(counts.leased);
-        let max = max
-            .min(SESSION_LEASES_MAX - held.len())
-            .min(usize::try_from(room).unwrap());
-        if max == 0 {
-            return Err(WaitReason::LimitReached);
-        }
-        let mut ready: Vec<_> = self
-            .numbered()
-            .filter(|(_, item)| item.state == State::Ready)
-            .collect();
-        ready.sort_by_key(|(id, item)| {
-            (Reverse(item.priority()), !item.alone, !item.came_back, *id)
-        });
-        match ready.first() {
-            Some((id, item)) if item.alone && held.is_empty() => return Ok(vec![*id]),
-            _ => {}
-        }
-        let beside = ready.iter().filter(|(_, item)| !item.alone);
-        let ids: Vec<_> = beside.map(|(id, _)| *id).take(max).collect();
-        match () {
-            () if !ids.is_empty() => Ok(ids),
-            () if !ready.is_empty() => Err(WaitReason::LastAttemptAlone),
-            () if counts.delayed > 0 && counts.leased == 0 => Err(WaitReason::Delayed),
-            () => Err(WaitReason::NothingReady),
-        }
-    }
-
-    fn leased(&self, ids: &[ItemId]) -> LeaseReply {
-        let items = ids.iter().map(|id| {
-            let item = self.find(*id).unwrap();
-            LeasedItem {
-                id: *id,
-                lease: LeaseNumber(item.lease),
-                attempt: item.attempt,
-                key: item.new.key.clone(),
-                time_limit_ms: item.new.time_limit_ms,
-                traceparent: item.new.traceparent.clone(),
-                payload: item.new.payload.clone(),
-            }
-        });
-        LeaseReply::Items(items.collect())
     }
 }
 
