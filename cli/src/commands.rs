@@ -1,11 +1,16 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod connect;
+mod controller;
 mod exec;
 mod input;
+mod local;
 mod queue;
 mod run;
 mod server;
+mod token;
+mod up;
 mod work;
 
 use std::process::ExitCode;
@@ -14,16 +19,26 @@ use clap::Subcommand;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::Error;
+pub(crate) use local::SUPERVISE;
 
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a program for every item, with parallel workers on this machine
     Run(Box<run::Args>),
+    /// Run the queue service, a local cluster and the Job controller, until stopped
+    Up(up::Args),
     /// Run the queue service
     Server(server::Args),
+    /// Run Jobs on a Kubernetes cluster, with or without queues
+    Controller(controller::Args),
     /// Be a worker: run a program for the items of a queue
     Work(work::Args),
+    /// Measure a live queue service
+    Bench(bench::Args),
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(token::Command),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -31,19 +46,43 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Result<ExitCode, Error> {
         match self {
-            Self::Run(args) => runtime()?.block_on(run::run(*args)),
-            Self::Server(args) => runtime()?.block_on(server::run(args)),
-            Self::Work(args) => {
-                work::die_with_parent(&args)?;
-                runtime()?.block_on(work::run(args))
+            Self::Run(args) => {
+                let runtime = runtime()?;
+                let ended = runtime.block_on(run::run(*args));
+                // Whoever reads an input that does not end, or writes to a pipe that nobody
+                // reads, is not waited for.
+                runtime.shutdown_background();
+                ended
             }
+            Self::Up(args) => runtime()?.block_on(up::run(args)),
+            Self::Server(args) => runtime()?.block_on(server::run(args)),
+            Self::Controller(args) => runtime()?.block_on(controller::run(args)),
+            Self::Work(args) => {
+                // With one program at a time one thread does it all: handing over to another
+                // would cost more than it does. With more, each start blocks a thread for as long
+                // as the program takes to be loaded, and the others go on meanwhile.
+                let runtime = started(if args.jobs() == 1 {
+                    Builder::new_current_thread()
+                } else {
+                    Builder::new_multi_thread()
+                })?;
+                // As a task, since waking the future that a runtime blocks on takes a system call.
+                let work = runtime.spawn(work::run(args));
+                runtime.block_on(work).map_err(Error::disk)?
+            }
+            Self::Bench(args) => runtime()?.block_on(bench::run(args)),
+            Self::Token(command) => runtime()?.block_on(command.run()),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }
     }
 }
 
 fn runtime() -> Result<Runtime, Error> {
-    Builder::new_multi_thread()
+    started(Builder::new_multi_thread())
+}
+
+fn started(mut builder: Builder) -> Result<Runtime, Error> {
+    builder
         .enable_all()
         .build()
         .map_err(|error| Error::disk(format!("cannot start threads: {error}")))

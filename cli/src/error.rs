@@ -49,6 +49,11 @@ impl Error {
         self
     }
 
+    /// Tells whether the service could not be reached any more.
+    pub(crate) fn is_service_lost(&self) -> bool {
+        self.kind == Kind::ServiceLost
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {
             Kind::Failed => 1,
@@ -93,10 +98,11 @@ impl From<gangline_server::ServeError> for Error {
                 "another program may have the port {}; --listen takes another, port 0 any free one",
                 address.port()
             )),
+            E::Open { .. } | E::Tokens(_) => Self::disk(text),
+            E::Store(_) => Self::disk(text)
+                .hint("make room on the disk and start again; what was acknowledged is kept"),
             E::Redis(RedisTrouble::Url(_)) => Self::usage(text),
             E::Redis(_) => Self::new(Kind::ServiceLost, text),
-            E::Open { .. } | E::Store(_) => Self::disk(text),
-            E::Serve(_) => Self::new(Kind::ServiceLost, text),
         }
     }
 }

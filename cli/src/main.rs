@@ -23,6 +23,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // Not a command: it has no arguments and must cost nothing, since Pods wait for it.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|role| role == commands::SUPERVISE)
+    {
+        return gangline_local_cluster::kubelet::supervisor::main();
+    }
     let Args { log, command } = Args::parse();
     match start_logging(&log).and_then(|()| command.run()) {
         Ok(code) => code,

@@ -1,9 +1,4 @@
 //! The one place that prints: data on stdout, everything else on stderr.
-#![expect(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "this is the one place that prints"
-)]
 
 use std::io::{self, Write};
 
@@ -11,17 +6,17 @@ use crate::error::Error;
 
 /// Says why the command ends.
 pub(crate) fn error(error: &Error) {
-    eprintln!("gangline: {error}");
+    note(format_args!("gangline: {error}"));
 }
 
-/// Says something to the person at the terminal.
+/// Says something to the person at the terminal, if there is anybody.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes a line of data.
+/// Writes a line of data; a reader that has gone away has read enough.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    println!("{text}");
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
 /// Writes data as it is.
@@ -30,7 +25,21 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 ///
 /// What stdout answers; a reader that has gone away is none.
 pub(crate) fn data(bytes: &[u8]) -> io::Result<()> {
-    match io::stdout().lock().write_all(bytes) {
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+/// Writes what others have to say, as it is.
+///
+/// # Errors
+///
+/// What stderr answers; a reader that has gone away is none.
+pub(crate) fn remark(bytes: &[u8]) -> io::Result<()> {
+    written(io::stderr().lock().write_all(bytes))
+}
+
+fn written(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }

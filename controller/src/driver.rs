@@ -5,11 +5,13 @@
 
 mod cache;
 mod cluster;
+mod complaint;
 mod events;
 mod leader;
 mod memory;
 mod orphans;
 mod patch;
+mod progress;
 mod resources;
 mod schedule;
 mod service;
@@ -22,7 +24,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
@@ -34,7 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use leader::Candidate;
-pub use service::{Fill, NoService, QueueService, ServiceError};
+pub use service::{Fill, HttpQueueService, NoService, QueueService, ServiceError};
 pub use settings::{Settings, TokenDelivery};
 
 use crate::api::{Job, Pod};
@@ -48,6 +50,9 @@ use sync::{SyncError, Syncer};
 /// How long syncs that have begun may take to come to their end at shutdown.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
+/// How long to wait before everything is listed again, since that is dear.
+const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Runs Jobs on a Kubernetes API.
 pub struct Controller<Q> {
     syncer: Arc<Syncer<Q>>,
@@ -60,7 +65,7 @@ impl<Q: QueueService> Controller<Q> {
     pub fn new(client: Client, service: Q, settings: Settings) -> Self {
         let (recorder, events) = Recorder::new();
         let syncer = Syncer {
-            cluster: Cluster::new(client),
+            cluster: Cluster::new(client, settings.call_timeout),
             service,
             settings,
             recorder,
@@ -87,18 +92,14 @@ impl<Q: QueueService> Controller<Q> {
         if !election.win(&shutdown).await {
             return Ok(());
         }
-        let leads = shutdown.child_token();
-        let mut driving = std::pin::pin!(self.drive(&leads));
+        let mut driving = Box::pin(self.drive(&shutdown));
         tokio::select! {
             () = &mut driving => {
                 election.release().await;
                 Ok(())
             }
-            () = election.hold() => {
-                leads.cancel();
-                driving.await;
-                Err(LeadershipLost)
-            }
+            // Dropped as it stands: another one may write already.
+            () = election.hold() => Err(LeadershipLost),
         }
     }
 
@@ -145,12 +146,29 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    watcher(api, watcher::Config::default())
-        .default_backoff()
-        .map(|event| {
-            event.map(|event| event.modify(|object| object.meta_mut().managed_fields = None))
-        })
-        .boxed()
+    let begin = move || {
+        watcher(api.clone(), watcher::Config::default())
+            .default_backoff()
+            .boxed()
+    };
+    stream::unfold((begin(), begin), async |(mut events, begin)| {
+        let event = events.next().await?;
+        if event.as_ref().is_err_and(is_too_old) {
+            tokio::time::sleep(LIST_AGAIN_AFTER).await;
+            events = begin();
+        }
+        Some((event, (events, begin)))
+    })
+    .map(|event| event.map(|event| event.modify(|object| object.meta_mut().managed_fields = None)))
+    .boxed()
+}
+
+/// Tells whether a watch cannot begin where the last one ended.
+///
+/// The watcher begins anew by itself only if that is said in the stream, and not with its status.
+fn is_too_old(error: &watcher::Error) -> bool {
+    const GONE: u16 = 410;
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == GONE)
 }
 
 /// When to look again, or why a sync did not come to its end.
@@ -243,8 +261,10 @@ impl<Q: QueueService> Driver<Q> {
         let delay = match result {
             Some(Ok(delay)) => delay,
             Some(Err(error)) => {
-                let delay = self.syncer.retry_delay(&key);
+                // What the API asks for comes before what is usual.
+                let delay = self.syncer.retry_delay(&key).max(error.retry_after());
                 log(&key, &error, delay);
+                self.syncer.say_stuck(&key, &error);
                 Some(delay)
             }
             None => Some(self.syncer.settings.retry_cap),
@@ -354,12 +374,11 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 fn log(key: &Key, error: &SyncError, delay: Duration) {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         job.namespace = key.namespace,
         job.name = key.name,
-        cause,
         retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-        "a Job could not be synced: {error}"
+        "a Job could not be synced: {}",
+        error.chain()
     );
 }

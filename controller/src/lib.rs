@@ -9,4 +9,4 @@ pub mod api;
 pub mod driver;
 pub mod plan;
 
-pub use driver::{Controller, QueueService, Settings};
+pub use driver::{Controller, HttpQueueService, QueueService, Settings};

@@ -27,7 +27,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use account::{Accounting, Conclusion, Outcome, account};
-pub use backoff::BackoffRecord;
+pub use backoff::{BackoffRecord, RetryDelay};
 pub use create::NewPod;
 pub use end::End;
 pub use event::{Event, EventKind};
@@ -58,6 +58,8 @@ pub struct Observed {
     pub removals_in_flight: HashSet<Uid>,
     /// The failures since the last success, from earlier syncs.
     pub backoff: BackoffRecord,
+    /// How long failures keep new Pods back.
+    pub retry_delay: RetryDelay,
     /// What is seen of the Job's queue; read after the Pods.
     pub queue: QueueView,
     /// Pods of the Job whose objects are gone, as long as they may have sessions.
@@ -122,6 +124,8 @@ pub struct Plan {
     pub events: Vec<Event>,
     /// When to look again, if nothing happens before.
     pub requeue_after: Option<Duration>,
+    /// How far the queue has come, for people.
+    pub progress: Option<String>,
     /// Why nothing could be made, though something should be: the sync is to be repeated.
     pub error: Option<String>,
     /// What the accounting goes on from.
@@ -225,6 +229,7 @@ impl Planner<'_> {
             let revocations =
                 queue::workers::revocations(&self.tally, &self.observed.gone, workers);
             self.plan.queue_actions.extend(revocations);
+            self.plan.progress = Some(queue::progress(&seen.status.counts));
         }
         let announced = conditions::announced(job);
         let verdict = match &announced {
@@ -363,6 +368,7 @@ impl Planner<'_> {
             &self.tally,
             wanted,
             self.plan.basis.backoff,
+            self.observed.retry_delay,
             self.now,
             |pod| holdings.get(pod.uid()).copied().unwrap_or(0),
         );

@@ -4,8 +4,12 @@
 
 #[path = "driver/api.rs"]
 mod api;
+#[path = "driver/faults.rs"]
+mod faults;
 #[path = "driver/queue.rs"]
 mod queue;
+#[path = "driver/queues.rs"]
+mod queues;
 
 use std::time::Duration;
 
@@ -29,6 +33,12 @@ impl Running {
     async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
+    }
+
+    /// Stops it between two calls, as a crash would.
+    async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
     }
 }
 

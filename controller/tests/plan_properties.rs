@@ -2,12 +2,20 @@
 //! the controller is stopped between two writes.
 
 #![expect(clippy::unwrap_used, reason = "what a test has set up is there")]
+#![expect(clippy::print_stdout, reason = "a run says on how much it was tried")]
 
+#[path = "plan_properties/status_rules.rs"]
+mod status_rules;
 #[path = "plan_properties/world.rs"]
 mod world;
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use gangline_controller::api::Job;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use world::{Stop, World};
 
@@ -18,6 +26,8 @@ enum Step {
     Sync(Stop),
     Start(usize),
     Exit(usize, i32),
+    /// A container is started again in place.
+    Restart(usize),
     /// Somebody deletes a Pod.
     Delete(usize),
     /// The node ends a Pod that is on its way out.
@@ -37,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => stop.prop_map(Step::Sync),
         3 => (0_usize..8).prop_map(Step::Start),
         5 => (0_usize..8, code.clone()).prop_map(|(pod, code)| Step::Exit(pod, code)),
+        1 => (0_usize..8).prop_map(Step::Restart),
         1 => (0_usize..8).prop_map(Step::Delete),
         1 => (0_usize..8, code).prop_map(|(pod, code)| Step::Reap(pod, code)),
         1 => any::<bool>().prop_map(Step::Suspend),
@@ -77,7 +88,15 @@ fn spec() -> impl Strategy<Value = Value> {
             spec
         }),
     ];
-    (shape, any::<bool>(), any::<bool>()).prop_map(|(mut spec, only_failed, policy)| {
+    let deadline = prop_oneof![3 => Just(None), 1 => (1_i64..900).prop_map(Some)];
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (shape, flags, deadline).prop_map(|(mut spec, (only_failed, policy, in_place), deadline)| {
+        if let Some(seconds) = deadline {
+            spec["activeDeadlineSeconds"] = seconds.into();
+        }
+        if in_place && !policy {
+            spec["restartPolicy"] = "OnFailure".into();
+        }
         if only_failed || policy {
             spec["podReplacementPolicy"] = "Failed".into();
         }
@@ -105,6 +124,7 @@ fn live(world: &mut World, steps: Vec<Step>) {
             Step::Sync(stop) => world.sync(stop),
             Step::Start(pod) => world.start(pod),
             Step::Exit(pod, code) => world.exit(pod, code),
+            Step::Restart(pod) => world.restart(pod),
             Step::Delete(pod) => world.delete(pod),
             Step::Reap(pod, code) => world.reap(pod, code),
             Step::Suspend(suspend) => world.suspend(suspend),
@@ -115,23 +135,85 @@ fn live(world: &mut World, steps: Vec<Step>) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+/// How many lives each property is tried on.
+const LIVES: u32 = 600;
 
-    /// After each step every Pod that lost its finalizer is counted once, or was to be counted
-    /// nowhere; no more Pods were made than the kind of Job allows.
-    #[test]
-    fn every_pod_is_counted_once_and_every_job_comes_to_its_end(spec in spec(), steps in steps()) {
+/// Tries a property on many Jobs and histories, and says on how many.
+fn try_on_many(what: &str, property: impl Fn(&mut World)) {
+    let config = ProptestConfig {
+        cases: LIVES,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let tried = std::cell::Cell::new((0_u32, 0_usize));
+    let result = TestRunner::new(config).run(&(spec(), steps()), |(spec, steps)| {
+        let (histories, events) = tried.get();
+        tried.set((histories + 1, events + steps.len()));
         let mut world = World::new(&spec);
         live(&mut world, steps);
+        property(&mut world);
+        Ok(())
+    });
+    if let Err(failure) = result {
+        panic!("{what}: {failure}");
+    }
+    let (histories, events) = tried.get();
+    println!("{what}: {histories} histories of {events} events");
+}
+
+/// After each step every Pod that lost its finalizer is counted once, or was to be counted
+/// nowhere; no more Pods were made than the kind of Job allows.
+#[test]
+fn every_pod_is_counted_once_and_every_job_comes_to_its_end() {
+    try_on_many("counted once, and ended", World::run_to_its_end);
+}
+
+/// Looking again at an unchanged world changes nothing, after at most a few looks.
+#[test]
+fn the_plan_comes_to_rest() {
+    try_on_many("comes to rest", World::comes_to_rest);
+}
+
+/// Wherever the controller is stopped between listing the Pod and counting it.
+#[test]
+fn a_pod_that_was_listed_as_failed_and_then_exits_0_is_counted_once() {
+    for writes in 0..8 {
+        let mut world = World::new(&json!({ "parallelism": 1, "completions": 2 }));
+        world.sync(Stop::Never);
+        world.start(0);
+        world.delete(0);
+        world.sync(Stop::After(writes));
+        world.reap(0, 0);
+        world.sync(Stop::Never);
+        world.check();
         world.run_to_its_end();
     }
+}
 
-    /// Looking again at an unchanged world changes nothing, after at most a few looks.
-    #[test]
-    fn the_plan_comes_to_rest(spec in spec(), steps in steps()) {
-        let mut world = World::new(&spec);
-        live(&mut world, steps);
-        world.comes_to_rest();
+/// What the world holds against a status is what an API server does.
+#[test]
+fn the_rules_of_a_status_are_those_of_the_api() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/job-vectors/validate-status-update.json");
+    let cases: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert!(!cases.is_empty());
+    for case in cases {
+        let job = |which: &str| -> Job {
+            let mut job = case["given"][which].clone();
+            for part in ["spec", "status"] {
+                if job[part].is_null() {
+                    job[part] = json!({});
+                }
+            }
+            serde_json::from_value(job).unwrap()
+        };
+        let expected = case["expect"]["errors"].as_array().unwrap();
+        let expected: BTreeSet<&str> = expected
+            .iter()
+            .map(|error| error["field"].as_str().unwrap())
+            .collect();
+        let refused = status_rules::refused(&job("old"), &job("new"));
+        let refused: BTreeSet<&str> = refused.into_iter().collect();
+        assert_eq!(refused, expected, "{}", case["name"]);
     }
 }

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     ItemNotFound,
     /// There is no such session or worker.
     WorkerNotFound,
+    /// There is no such token.
+    TokenNotFound,
     /// There is no such path.
     NotFound,
     /// The path does not take this method.
@@ -43,6 +45,12 @@ pub enum ErrorCode {
     Forbidden,
     /// Too many queues.
     TooManyQueues,
+    /// Too many tokens.
+    TooManyTokens,
+    /// The namespace sends more requests than it may.
+    TooManyRequests,
+    /// The request did not arrive in time.
+    RequestTimeout,
     /// The service is near its memory or disk limit, or its store is away.
     Unavailable,
     /// The service failed; the log has the cause.
@@ -50,6 +58,34 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All codes.
+    pub const ALL: [Self; 24] = [
+        Self::InvalidBody,
+        Self::OutOfBounds,
+        Self::InvalidParameter,
+        Self::UnsupportedMediaType,
+        Self::BodyTooLarge,
+        Self::QueueNotFound,
+        Self::ItemNotFound,
+        Self::WorkerNotFound,
+        Self::TokenNotFound,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::QueueSealed,
+        Self::QueueOver,
+        Self::IdempotencyMismatch,
+        Self::IncompleteStream,
+        Self::LeaseNumberOutOfOrder,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::TooManyQueues,
+        Self::TooManyTokens,
+        Self::TooManyRequests,
+        Self::RequestTimeout,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
     /// Returns the code as it stands on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -62,6 +98,7 @@ impl ErrorCode {
             Self::QueueNotFound => "queue_not_found",
             Self::ItemNotFound => "item_not_found",
             Self::WorkerNotFound => "worker_not_found",
+            Self::TokenNotFound => "token_not_found",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::QueueSealed => "queue_sealed",
@@ -72,6 +109,9 @@ impl ErrorCode {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::TooManyQueues => "too_many_queues",
+            Self::TooManyTokens => "too_many_tokens",
+            Self::TooManyRequests => "too_many_requests",
+            Self::RequestTimeout => "request_timeout",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
@@ -102,11 +142,8 @@ mod tests {
 
     #[test]
     fn codes_are_written_as_they_are_serialized() {
-        for code in [
-            ErrorCode::InvalidBody,
-            ErrorCode::LeaseNumberOutOfOrder,
-            ErrorCode::Internal,
-        ] {
+        for (place, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place, "ALL has every code once, in order");
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

@@ -17,6 +17,12 @@ pub enum InvalidId {
          characters), optionally after a namespace and a dot"
     )]
     QueueName(String),
+    /// A namespace that is no DNS label.
+    #[error(
+        "namespace {0:?} must be a DNS label (lower-case letters, digits and '-', at most 63 \
+         characters)"
+    )]
+    Namespace(String),
     /// A text that is empty or too long, or has control characters.
     #[error("{what} must be 1 to {bytes_max} bytes without control characters, got {bytes}")]
     Text {
@@ -30,6 +36,14 @@ pub enum InvalidId {
     /// A session id that is not 16 hexadecimal digits.
     #[error("session id {0:?} must be 16 hexadecimal digits")]
     SessionId(String),
+    /// A hash or the id of a token that is not so many hexadecimal digits.
+    #[error("{what} must be {digits} hexadecimal digits")]
+    Hex {
+        /// What it is.
+        what: &'static str,
+        /// How many digits it has.
+        digits: usize,
+    },
     /// A queue uid that is no UUID.
     #[error("queue uid {0:?} must be a UUID")]
     QueueUid(String),
@@ -112,6 +126,44 @@ impl fmt::Display for QueueName {
 }
 
 serde_by_text!(QueueName);
+
+/// The first half of a queue's name: what belongs together, and what tokens are bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace(Box<str>);
+
+impl Namespace {
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self(QueueName::DEFAULT_NAMESPACE.into())
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_dns_label(text) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId::Namespace(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+serde_by_text!(Namespace);
 
 /// RFC 1123 label: 1 to 63 lower-case letters, digits and inner hyphens.
 fn is_dns_label(text: &str) -> bool {
@@ -201,6 +253,77 @@ impl FromStr for QueueUid {
 }
 
 serde_by_text!(QueueUid);
+
+/// The id of a token: the first 64 bits of its hash, which nobody can sign in with.
+///
+/// Sixteen hexadecimal digits on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId(pub u64);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let bytes: [u8; 8] = from_hex(text).ok_or(InvalidId::Hex {
+            what: "token id",
+            digits: 16,
+        })?;
+        Ok(Self(u64::from_be_bytes(bytes)))
+    }
+}
+
+serde_by_text!(TokenId);
+
+/// The SHA-256 of a token, which is all that a service keeps of it.
+///
+/// Sixty-four hexadecimal digits on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// Returns the id of the token that has this hash.
+    #[must_use]
+    pub fn id(&self) -> TokenId {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        TokenId(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        from_hex(text).map(Self).ok_or(InvalidId::Hex {
+            what: "hash",
+            digits: 64,
+        })
+    }
+}
+
+serde_by_text!(TokenHash);
+
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (nth, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * nth..2 * nth + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
 
 macro_rules! checked_text {
     ($(#[$doc:meta])* $name:ident, $what:literal, $bytes_max:expr) => {
@@ -294,6 +417,17 @@ mod tests {
         assert!("+123456789abcdef".parse::<SessionId>().is_err());
         let uid = QueueUid(7);
         assert_eq!(uid.to_string().parse::<QueueUid>().unwrap(), uid);
+    }
+
+    #[test]
+    fn a_token_hash_survives_its_text_and_begins_with_the_id() {
+        let text = format!("0123456789abcdef{}", "f0".repeat(24));
+        let hash: TokenHash = text.parse().unwrap();
+        assert_eq!(hash.to_string(), text);
+        assert_eq!(hash.id().to_string(), "0123456789abcdef");
+        assert_eq!(hash.id().to_string().parse(), Ok(hash.id()));
+        assert!("+1".repeat(32).parse::<TokenHash>().is_err());
+        assert!("é".repeat(32).parse::<TokenHash>().is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod item;
 pub mod limits;
 pub mod queue;
 pub mod time;
+pub mod token;
 
 pub use certificate::{Certificate, EndCause, EndPhase, StopOutcome};
 pub use error::{ErrorCode, Problem};
@@ -24,11 +25,13 @@ pub use exchange::{
     SessionEnd, Settle, SettleOutcome, SettleStatus, Settled, Wait, WaitReason,
 };
 pub use ids::{
-    InvalidId, ItemId, ItemKey, LeaseNumber, QueueName, QueueUid, SessionId, WorkerName,
+    InvalidId, ItemId, ItemKey, LeaseNumber, Namespace, QueueName, QueueUid, SessionId, TokenHash,
+    TokenId, WorkerName,
 };
 pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
 pub use queue::{Counts, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerView};
 pub use time::Timestamp;
+pub use token::{CreatedToken, Role, Scope, TokenRequest, TokenView};
 
 /// A JSON value as it was sent, byte for byte. Cloning it is cheap.
 pub type Json = std::sync::Arc<serde_json::value::RawValue>;

@@ -85,3 +85,67 @@ pub const QUEUES_MAX: usize = 10_000;
 
 /// Deleted queues whose certificate is still known, so that late workers learn of the end.
 pub const TOMBSTONES_MAX: usize = 1_024;
+
+/// Most queues of one namespace, unless the service is told otherwise.
+///
+/// A tenth of [`QUEUES_MAX`], so that one namespace cannot take the place of all others.
+pub const NAMESPACE_QUEUES_MAX: usize = 1_000;
+
+/// Requests a second of one namespace, unless the service is told otherwise.
+///
+/// Holds for callers whose token is bound to the namespace. One worker that leases and settles in
+/// batches sends about ten a second, so this is room for several hundred.
+pub const NAMESPACE_REQUESTS_PER_SECOND: u32 = 5_000;
+
+/// Requests of one namespace that are answered at the same time; held calls do not count.
+///
+/// Others of the namespace wait in line, so that a flood in it delays itself. Enough to fill a
+/// commit of the store, little enough that the store is never far behind for everybody else.
+pub const NAMESPACE_REQUESTS_MAX: usize = 256;
+
+/// How long a request over its namespace's rate is kept before it is refused, in milliseconds.
+///
+/// A client that ignores `Retry-After` and asks in a circle is slowed down by it.
+pub const REFUSAL_DELAY_MS: u64 = 250;
+
+/// Most open connections, unless the service is told otherwise; the next one is answered 503.
+///
+/// Each costs a file descriptor and some 20 KiB.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// Most bytes of a request's head: request line and headers.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// How long the head of a request may take to arrive, in milliseconds, counted from the opening of
+/// the connection or from the reply before: also how long an idle connection is kept.
+///
+/// Longer than held calls ([`HOLD_MS_MAX`]) and than what common clients keep (60 s), so that it
+/// is they who close idle connections.
+pub const HEAD_READ_MS_MAX: u64 = 75_000;
+
+/// How long a request body that is not a stream may take to arrive, in milliseconds.
+pub const BODY_READ_MS_MAX: u64 = 60_000;
+
+/// How long a stream may be silent, in milliseconds: an hour.
+///
+/// What is piped in may pause, but a peer that has gone without a word is noticed.
+pub const STREAM_IDLE_MS_MAX: u64 = 60 * 60 * 1_000;
+
+/// How long the receiver of a reply may take nothing of it, in milliseconds.
+pub const WRITE_IDLE_MS_MAX: u64 = 60_000;
+
+/// Most tokens of one service; those that have expired do not count.
+///
+/// The controller registers one a Job.
+pub const TOKENS_MAX: usize = 10_000;
+
+/// Longest note of a token, in bytes.
+pub const TOKEN_NOTE_BYTES_MAX: usize = 256;
+
+/// Longest life of a token that expires, in milliseconds: ten years.
+pub const TOKEN_LIFE_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
+
+/// Queues that have series of their own in `/metrics`; those beyond it share one.
+///
+/// Each costs a dozen series in the monitoring system, for as long as that remembers.
+pub const METRICS_QUEUES_MAX: usize = 200;

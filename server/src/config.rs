@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use gangline_protocol::limits;
+
 /// What a service is to do.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -12,6 +14,29 @@ pub struct Config {
     pub token: Option<String>,
     /// Where queues live.
     pub store: StoreConfig,
+    /// What callers may take.
+    pub limits: LimitsConfig,
+}
+
+/// What callers may take; the defaults are those of [`gangline_protocol::limits`].
+#[derive(Debug, Clone, Copy)]
+pub struct LimitsConfig {
+    /// Open connections.
+    pub connections_max: usize,
+    /// Requests a second of callers whose token is bound to a namespace, for each namespace.
+    pub namespace_requests_per_second: u32,
+    /// Queues of each namespace.
+    pub namespace_queues_max: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            namespace_requests_per_second: limits::NAMESPACE_REQUESTS_PER_SECOND,
+            namespace_queues_max: limits::NAMESPACE_QUEUES_MAX,
+        }
+    }
 }
 
 /// Where queues live.

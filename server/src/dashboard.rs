@@ -6,43 +6,60 @@ use axum::routing::get;
 use http::{HeaderValue, header};
 
 /// The page may load nothing but itself, and may stand in no frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Path, content type and content of each file.
+const FILES: [(&str, &str, &str); 7] = [
+    (
+        "/dashboard",
+        "text/html; charset=utf-8",
+        include_str!("dashboard/index.html"),
+    ),
+    (
+        "/dashboard/page.css",
+        "text/css; charset=utf-8",
+        include_str!("dashboard/page.css"),
+    ),
+    (
+        "/dashboard/icon.svg",
+        "image/svg+xml",
+        include_str!("dashboard/icon.svg"),
+    ),
+    (
+        "/dashboard/page.js",
+        SCRIPT,
+        include_str!("dashboard/page.js"),
+    ),
+    (
+        "/dashboard/service.js",
+        SCRIPT,
+        include_str!("dashboard/service.js"),
+    ),
+    (
+        "/dashboard/view.js",
+        SCRIPT,
+        include_str!("dashboard/view.js"),
+    ),
+    (
+        "/dashboard/words.js",
+        SCRIPT,
+        include_str!("dashboard/words.js"),
+    ),
+];
 
 /// Makes the routes of the page.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new()
-        .route("/", get(|| async { Redirect::temporary("/dashboard") }))
-        .route(
-            "/dashboard",
-            get(|| {
-                file(
-                    "text/html; charset=utf-8",
-                    include_str!("dashboard/index.html"),
-                )
-            }),
-        )
-        .route(
-            "/dashboard/page.js",
-            get(|| {
-                file(
-                    "text/javascript; charset=utf-8",
-                    include_str!("dashboard/page.js"),
-                )
-            }),
-        )
-        .route(
-            "/dashboard/page.css",
-            get(|| {
-                file(
-                    "text/css; charset=utf-8",
-                    include_str!("dashboard/page.css"),
-                )
-            }),
-        )
+    let home = Router::new().route("/", get(|| async { Redirect::temporary("/dashboard") }));
+    FILES.iter().fold(home, |router, (path, kind, text)| {
+        router.route(path, get(move || async move { file(kind, text) }))
+    })
 }
 
-async fn file(kind: &'static str, text: &'static str) -> Response {
+fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),

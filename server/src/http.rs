@@ -5,25 +5,33 @@
 mod access;
 mod body;
 mod events;
+mod gate;
 mod health;
 mod items;
+mod openapi;
 mod params;
 mod problem;
 mod push;
 mod queues;
 mod rates;
 mod results;
+mod routes;
 mod stream;
+mod tokens;
 mod workers;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post, put};
+use axum::extract::FromRef;
+use axum::routing::{delete, get, post, put};
 
 pub use access::Access;
+pub use gate::Gate;
 use problem::Failure;
+pub use routes::{Need, ROUTES, Route};
 
 use crate::service::Service;
+use crate::tokens::Tokens;
 use rates::Rates;
 
 /// What every handler may use.
@@ -31,13 +39,21 @@ use rates::Rates;
 pub(crate) struct App {
     pub(crate) service: Service,
     pub(crate) rates: Rates,
+    pub(crate) gate: Gate,
+}
+
+impl FromRef<App> for Tokens {
+    fn from_ref(app: &App) -> Self {
+        app.gate.tokens.clone()
+    }
 }
 
 /// Makes the routes of the API over a service.
-pub fn router(service: Service, access: Access) -> Router {
+pub fn router(service: Service, gate: Gate) -> Router {
     let app = App {
         service,
         rates: Rates::default(),
+        gate: gate.clone(),
     };
     let queue = Router::new()
         .route(
@@ -66,11 +82,16 @@ pub fn router(service: Service, access: Access) -> Router {
         .route("/v1/queues", get(queues::list))
         .nest("/v1/queues/{queue}", queue)
         .route("/v1/events", get(events::events))
-        .layer(axum::middleware::from_fn_with_state(access, access::check));
-    Router::new()
-        .merge(api)
+        .route("/v1/whoami", get(tokens::whoami))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .layer(axum::middleware::from_fn_with_state(gate, gate::pass));
+    Router::new()
+        .merge(api)
         .merge(crate::dashboard::router())
         .fallback(|uri: http::Uri| async move { Failure::no_such_path(&uri) })
         .method_not_allowed_fallback(|method: http::Method, uri: http::Uri| async move {

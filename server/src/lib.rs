@@ -2,13 +2,17 @@
 
 pub mod clock;
 pub mod config;
+mod connections;
 mod dashboard;
 pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod queue;
+pub mod rate;
 pub mod serve;
 pub mod service;
 pub mod store;
+pub mod tokens;
 
-pub use config::{Config, StoreConfig};
+pub use config::{Config, LimitsConfig, StoreConfig};
 pub use serve::{ServeError, Server};

@@ -5,23 +5,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{SystemClock, SystemRandom};
-use crate::config::{Config, StoreConfig};
-use crate::http::{Access, router};
+use crate::config::{Config, LimitsConfig, StoreConfig};
+use crate::connections;
+use crate::http::{Access, Gate, router};
 use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::rate::RateLimit;
 use crate::service::Service;
 use crate::store::Store;
 use crate::store::disk::DataDir;
 use crate::store::embedded::Embedded;
+use crate::store::guarded::Guarded;
+use crate::store::metered::Metered;
 use crate::store::redis::{Redis, RedisTrouble, Time};
+use crate::tokens::{TokenFile, TokenStore, Tokens};
 
 /// How long running requests may take to end once the service is told to stop. Held calls do not
 /// end by themselves; whoever holds one asks again.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How soon a token that another replica has made or revoked is known here.
+const TOKENS_STEP: Duration = Duration::from_secs(2);
 
 /// Why a service did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +61,12 @@ pub enum ServeError {
     /// Redis is not there, or not to be used as it is.
     #[error(transparent)]
     Redis(#[from] RedisTrouble),
+    /// The tokens cannot be read.
+    #[error("cannot read the tokens")]
+    Tokens(#[source] io::Error),
     /// The store has failed for good; what was acknowledged is on disk.
     #[error("the store has failed: {0}")]
     Store(String),
-    /// The listener failed.
-    #[error("cannot go on serving")]
-    Serve(#[source] io::Error),
 }
 
 /// A service that is open and bound, and not serving yet.
@@ -66,7 +74,8 @@ pub enum ServeError {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    access: Access,
+    gate: Gate,
+    limits: LimitsConfig,
     service: Service,
     store: Open,
 }
@@ -117,6 +126,7 @@ impl Server {
             listen,
             token,
             store,
+            limits,
         } = config;
         let access = match &token {
             Some(token) => Access::token(token),
@@ -130,12 +140,23 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let hub = Hub::default();
-        let store = open(store, hub.clone()).await?;
+        let metrics = Arc::new(Metrics::default());
+        let (store, kept) = open(store, hub.clone(), metrics.clone()).await?;
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+        let tokens = Tokens::open(kept, clock, random).await;
+        let gate = Gate {
+            access,
+            tokens: tokens.map_err(ServeError::Tokens)?,
+            rate: Arc::new(RateLimit::new(limits.namespace_requests_per_second)),
+            metrics: metrics.clone(),
+        };
+        let guarded = Guarded::new(store.store(), metrics, limits.namespace_queues_max);
         Ok(Self {
             listener,
             address,
-            access,
-            service: Service::new(store.store(), hub),
+            gate,
+            limits,
+            service: Service::new(Arc::new(guarded), hub),
             store,
         })
     }
@@ -156,25 +177,21 @@ impl Server {
         let Self {
             listener,
             address: _,
-            access,
+            gate,
+            limits,
             service,
             store,
         } = self;
         let store_stopped = store.stopped();
-        // Replies are small and written whole: waiting for more to send only delays them.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-        });
         let stop = CancellationToken::new();
-        let stopping = stop.clone();
-        let serve = axum::serve(listener, router(service.clone(), access))
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .into_future();
+        let (metrics, tokens) = (gate.metrics.clone(), gate.tokens.clone());
+        let router = router(service.clone(), gate);
+        let places = limits.connections_max;
+        let serve = connections::serve(listener, router, places, metrics, stop.clone());
         tokio::pin!(serve);
         let result = tokio::select! {
-            result = &mut serve => return result.map_err(ServeError::Serve),
+            () = keep_up(tokens) => Ok(()),
+            () = &mut serve => Ok(()),
             () = shutdown.cancelled() => Ok(()),
             () = store_stopped.cancelled() => {
                 let trouble = service.trouble();
@@ -189,7 +206,12 @@ impl Server {
     }
 }
 
-async fn open(store: StoreConfig, hub: Hub) -> Result<Open, ServeError> {
+/// Opens a store, and the place of the tokens beside it.
+async fn open(
+    store: StoreConfig,
+    hub: Hub,
+    metrics: Arc<Metrics>,
+) -> Result<(Open, Box<dyn TokenStore>), ServeError> {
     let random = Arc::new(SystemRandom);
     match store {
         StoreConfig::Embedded { data_dir } => {
@@ -198,13 +220,29 @@ async fn open(store: StoreConfig, hub: Hub) -> Result<Open, ServeError> {
                 source,
             };
             let disk = DataDir::open(&data_dir).map_err(cannot_open)?;
+            let disk = Box::new(Metered::new(disk, metrics));
             let clock = Arc::new(SystemClock);
-            let store = Embedded::open(Box::new(disk), clock, random, hub).map_err(cannot_open)?;
-            Ok(Open::Embedded(Arc::new(store)))
+            let store = Embedded::open(disk, clock, random, hub).map_err(cannot_open)?;
+            let tokens = Box::new(TokenFile::new(&data_dir));
+            Ok((Open::Embedded(Arc::new(store)), tokens))
         }
         StoreConfig::Redis { url } => {
             let store = Redis::open(&url, Time::Redis, random, hub).await?;
-            Ok(Open::Redis(Arc::new(store)))
+            let tokens = Box::new(store.tokens());
+            Ok((Open::Redis(Arc::new(store)), tokens))
+        }
+    }
+}
+
+/// Looks now and then at what other replicas have done to the tokens.
+async fn keep_up(tokens: Tokens) {
+    if !tokens.is_shared() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(TOKENS_STEP).await;
+        if let Err(error) = tokens.reload().await {
+            tracing::warn!(%error, "the tokens cannot be read again");
         }
     }
 }

@@ -10,6 +10,8 @@
 
 pub mod disk;
 pub mod embedded;
+pub mod guarded;
+pub mod metered;
 pub mod redis;
 
 use std::pin::Pin;
@@ -25,6 +27,14 @@ pub enum StoreError {
     /// The store cannot be reached, or has failed; what was asked may have been done.
     #[error("the store is away: {0}")]
     Unavailable(String),
+    /// The namespace has as many queues as it may; nothing has changed.
+    #[error("the namespace {namespace} has {queues_max} queues already, the most that it may have")]
+    NamespaceFull {
+        /// The namespace.
+        namespace: Box<str>,
+        /// How many it may have.
+        queues_max: usize,
+    },
     /// The store takes no more requests for now; nothing has changed.
     #[error("the store is busy: {0} requests wait")]
     Busy(usize),

@@ -5,19 +5,23 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// Returns the binary, which lies beside the directory of the test binaries.
-fn binary() -> PathBuf {
+/// Returns a program of the workspace, which lies beside the directory of the test binaries.
+#[must_use]
+pub fn built(program: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let target = test.ancestors().nth(2).expect("target/PROFILE/deps/test");
-    let binary = target.join("gangline");
-    assert!(binary.exists(), "build it first: cargo build");
+    let binary = target.join(program);
+    assert!(
+        binary.exists(),
+        "build it first: cargo build --workspace --bins"
+    );
     binary
 }
 
 /// Returns a command of the binary, without what the environment says of Gangline.
 #[must_use]
 pub fn gangline(arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(built("gangline"));
     command.args(arguments);
     for name in [
         "URL",

@@ -6,10 +6,12 @@
 )]
 
 pub mod api;
+pub mod browser;
 pub mod gangline;
 pub mod redis;
 pub mod server;
 
 pub use api::{Api, Queue};
+pub use browser::Browser;
 pub use redis::TestRedis;
 pub use server::TestServer;

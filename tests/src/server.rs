@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use gangline_server::{Config, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,14 @@ impl TestServer {
         server
     }
 
+    /// Starts a service on an empty data directory, with limits of its own.
+    pub async fn start_with(limits: LimitsConfig) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut server = Self::start_as(dir.path(), ([127, 0, 0, 1], 0).into(), limits).await;
+        server.dir = Some(dir);
+        server
+    }
+
     /// Starts a service on a data directory that outlives it.
     pub async fn start_in(dir: &Path) -> Self {
         Self::start_at(dir, ([127, 0, 0, 1], 0).into()).await
@@ -38,21 +46,28 @@ impl TestServer {
 
     /// Starts a service on a data directory and an address.
     pub async fn start_at(dir: &Path, listen: SocketAddr) -> Self {
+        Self::start_as(dir, listen, LimitsConfig::default()).await
+    }
+
+    async fn start_as(dir: &Path, listen: SocketAddr, limits: LimitsConfig) -> Self {
         let data_dir = dir.to_owned();
-        Self::serve(listen, StoreConfig::Embedded { data_dir }).await
+        Self::serve(listen, StoreConfig::Embedded { data_dir }, limits).await
     }
 
     /// Starts a service whose queues are in a Redis.
     pub async fn start_on_redis(url: &str) -> Self {
-        let url = url.to_owned();
-        Self::serve(([127, 0, 0, 1], 0).into(), StoreConfig::Redis { url }).await
+        let store = StoreConfig::Redis {
+            url: url.to_owned(),
+        };
+        Self::serve(([127, 0, 0, 1], 0).into(), store, LimitsConfig::default()).await
     }
 
-    async fn serve(listen: SocketAddr, store: StoreConfig) -> Self {
+    async fn serve(listen: SocketAddr, store: StoreConfig, limits: LimitsConfig) -> Self {
         let config = Config {
             listen,
             token: Some(TOKEN.into()),
             store,
+            limits,
         };
         let server = Server::bind(config).await.expect("a free port");
         let shutdown = CancellationToken::new();

@@ -7,8 +7,9 @@ use futures::Stream;
 use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
-    ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem, Problem,
-    PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome, WorkerName, WorkerView,
+    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem,
+    Problem, PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome, TokenId, TokenRequest,
+    TokenView, WorkerName, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -90,6 +91,11 @@ struct QueueList {
 #[derive(Deserialize)]
 struct WorkerList {
     workers: Vec<WorkerView>,
+}
+
+#[derive(Deserialize)]
+struct TokenList {
+    tokens: Vec<TokenView>,
 }
 
 #[derive(Deserialize)]
@@ -398,6 +404,37 @@ impl Client {
         Ok(())
     }
 
+    /// Makes a token, or registers the hash of one.
+    ///
+    /// # Errors
+    ///
+    /// Unauthorized, unless the client's own token has the role admin for all of the new scope.
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<CreatedToken> {
+        let call = self.request(Method::POST, "/v1/tokens", Duration::ZERO);
+        self.call(call.json(request)).await
+    }
+
+    /// Returns the tokens of the client's scope, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn tokens(&self) -> Result<Vec<TokenView>> {
+        let call = self.request(Method::GET, "/v1/tokens", Duration::ZERO);
+        Ok(self.call::<TokenList>(call).await?.tokens)
+    }
+
+    /// Revokes a token.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `token_not_found`.
+    pub async fn revoke_token(&self, id: TokenId) -> Result<TokenView> {
+        let path = format!("/v1/tokens/{id}");
+        self.call(self.request(Method::DELETE, &path, Duration::ZERO))
+            .await
+    }
+
     /// Says what a worker says: settles, heartbeat and lease in one call.
     ///
     /// # Errors
@@ -435,7 +472,11 @@ async fn check(response: Response) -> Result<Response> {
         ErrorCode::Unauthenticated | ErrorCode::Forbidden => {
             ClientError::Unauthorized(Box::new(problem))
         }
-        ErrorCode::Unavailable | ErrorCode::Internal => ClientError::Unavailable(problem.detail),
+        // A busy namespace is one that may be asked again, too.
+        ErrorCode::Unavailable
+        | ErrorCode::Internal
+        | ErrorCode::TooManyRequests
+        | ErrorCode::RequestTimeout => ClientError::Unavailable(problem.detail),
         _ => ClientError::Refused(Box::new(problem)),
     })
 }

@@ -3,17 +3,20 @@
 //! The program knows nothing of Gangline. Its item comes as an argument, or on stdin; its stdout
 //! is the result; its exit code says how it went. Nothing goes through a shell.
 
+mod output;
 mod process;
 pub mod template;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use gangline_protocol::Json;
-use gangline_protocol::limits::PAYLOAD_BYTES_MAX;
+use gangline_protocol::limits::{ERROR_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use serde_json::value::RawValue;
 
 use crate::item::{HandlerError, Item};
@@ -43,7 +46,12 @@ pub async fn run(worker: Worker, options: ExecOptions) -> End {
         Ok(template) => template,
         Err(error) => return End::Misconfigured(error.to_string()),
     };
-    let exec = Arc::new(Exec { template, options });
+    let exec = Arc::new(Exec {
+        file: process::find(&options.program[0]),
+        quiet: AtomicBool::new(true),
+        template,
+        options,
+    });
     worker
         .run_raw(Arc::new(move |item| {
             let exec = exec.clone();
@@ -52,9 +60,17 @@ pub async fn run(worker: Worker, options: ExecOptions) -> End {
         .await
 }
 
+/// Output in bytes above which the next program is not expected to be quiet: half of what a pipe
+/// takes.
+const QUIET_BYTES: usize = 32 << 10;
+
 struct Exec {
     template: Template,
     options: ExecOptions,
+    /// Where the program is, if its name is the same for all items.
+    file: Option<PathBuf>,
+    /// Whether the last program wrote little.
+    quiet: AtomicBool,
 }
 
 impl Exec {
@@ -64,8 +80,12 @@ impl Exec {
             .template
             .fill(&text, &item.payload, item.id.0)
             .map_err(HandlerError::permanent)?;
+        // A name with placeholders may be another program for each item.
+        let named = self.options.program[0].to_str() == Some(&arguments[0]);
         let program = Program {
+            file: self.file.as_deref().filter(|_| named),
             arguments,
+            quiet: self.quiet.load(Ordering::Relaxed),
             environment: vec![
                 ("GANGLINE_ITEM_ID", item.id.to_string()),
                 ("GANGLINE_ITEM_ATTEMPT", item.attempt.to_string()),
@@ -79,6 +99,11 @@ impl Exec {
         let ended = program
             .run(self.options.timeout, &item.cancellation())
             .await;
+        if let Ended::Exited { stdout, stderr, .. } = &ended {
+            // Of stderr only the end is kept: what nearly fills that may have been much more.
+            let quiet = stdout.len() <= QUIET_BYTES && stderr.len() < ERROR_BYTES_MAX / 2;
+            self.quiet.store(quiet, Ordering::Relaxed);
+        }
         match ended {
             Ended::Exited {
                 code: Some(0),

@@ -16,7 +16,7 @@
 //! ```
 //!
 //! The exit code says what has happened, since a Pod that exits 0 tells its Job that all is
-//! done: see [`End`]. [`Client`] is for producers and for whoever watches.
+//! done: see [`End`]. A worker that cannot go on says why on stderr. [`Client`] is for producers and for whoever watches.
 
 pub mod client;
 pub mod exec;
@@ -25,5 +25,6 @@ pub mod worker;
 
 pub use client::{Client, ClientError};
 pub use gangline_protocol as protocol;
+pub use gangline_protocol::StopOutcome;
 pub use item::{HandlerError, Item};
 pub use worker::{End, Worker};

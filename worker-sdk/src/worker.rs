@@ -58,6 +58,38 @@ impl End {
     }
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Over(certificate) => {
+                let Certificate { queue, outcome, .. } = &**certificate;
+                let outcome = match outcome {
+                    StopOutcome::Success => "success",
+                    StopOutcome::Failure => "failure",
+                };
+                write!(f, "the queue {queue} is over, with {outcome}")
+            }
+            Self::Terminated => f.write_str("told to go before the queue was over"),
+            Self::Interrupted => f.write_str("interrupted before the queue was over"),
+            Self::ServiceLost(text)
+            | Self::CredentialsRefused(text)
+            | Self::Misconfigured(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Says on stderr why a worker ends, where nothing else would.
+#[expect(
+    clippy::print_stderr,
+    reason = "the exit code alone would leave its user guessing"
+)]
+fn exit(end: End) -> ExitCode {
+    if end.code() != 0 {
+        eprintln!("worker: {end}");
+    }
+    end.into()
+}
+
 impl From<End> for ExitCode {
     fn from(end: End) -> Self {
         end.code().into()
@@ -237,7 +269,7 @@ impl Worker {
         F: Future<Output = Result<R, E>> + Send + 'static,
         H: Fn(Item<T>) -> F + Send + Sync + 'static,
     {
-        self.run_until_over(handler).await.into()
+        exit(self.run_until_over(handler).await)
     }
 
     /// Runs until the queue is over, and returns how it went.
@@ -277,7 +309,7 @@ impl<S: Clone + Send + Sync + 'static> WorkerWith<S> {
         F: Future<Output = Result<R, E>> + Send + 'static,
         H: Fn(Item<T>, S) -> F + Send + Sync + 'static,
     {
-        self.run_until_over(handler).await.into()
+        exit(self.run_until_over(handler).await)
     }
 
     /// Runs until the queue is over, and returns how it went.

@@ -16,6 +16,11 @@ pub(crate) struct ConnectArgs {
 }
 
 impl ConnectArgs {
+    /// Returns the address, and the token if one is given.
+    pub(crate) fn parts(self) -> Result<(String, Option<String>), Error> {
+        Ok((self.url, self.token.token()?))
+    }
+
     pub(crate) fn client(self) -> Result<Client, Error> {
         Client::new(&self.url, self.token.token()?)
             .map_err(|error| Error::usage(format!("--url: {error}")))

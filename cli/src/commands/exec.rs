@@ -26,7 +26,7 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments. {} is the item, {.} without extension, {/} its base name,
     /// {//} its directory, {/.} base name without extension, {#} its number, {item.FIELD} a field
     /// of a JSON item; without any of them the item is the last argument
-    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    #[arg(last = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
 }
 
@@ -71,6 +71,10 @@ impl ExecArgs {
 
     /// Checks before anything is started that the program is there.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.program.is_empty() {
+            return Err(Error::usage("no program was given to run for the items")
+                .hint("it comes after --, as in: gangline run -a names.txt -- wc -l {}"));
+        }
         Template::new(&self.program, self.replace.as_deref(), self.stdin).map_err(Error::usage)?;
         let program = &self.program[0];
         if program.to_string_lossy().contains('{') || find(program) {

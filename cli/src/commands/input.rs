@@ -66,22 +66,26 @@ impl FromStr for Range {
 pub(crate) type Items = Box<dyn Iterator<Item = Result<NewItem, Error>> + Send>;
 
 impl InputArgs {
-    /// Says whether the items would have to be typed at a terminal.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.file.is_none()
-            && self.glob.is_none()
-            && self.range.is_none()
-            && io::stdin().is_terminal()
+    /// Says whether an input is named; otherwise it is stdin.
+    pub(crate) fn is_given(&self) -> bool {
+        self.file.is_some() || self.glob.is_some() || self.range.is_some()
+    }
+
+    /// Says what is wrong when the items would have to be typed at a terminal.
+    pub(crate) fn missing(&self) -> Option<Error> {
+        if self.is_given() || !io::stdin().is_terminal() {
+            return None;
+        }
+        let error = Error::usage("there are no items: stdin is a terminal");
+        Some(
+            error.hint("pipe them in (find . | gangline run …), or use -a FILE, --glob or --range"),
+        )
     }
 
     /// Opens the input.
     pub(crate) fn open(self) -> Result<Items, Error> {
-        if self.is_terminal() {
-            return Err(
-                Error::usage("there are no items: stdin is a terminal").hint(
-                    "pipe them in (find . | gangline run …), or use -a FILE, --glob or --range",
-                ),
-            );
+        if let Some(error) = self.missing() {
+            return Err(error);
         }
         let Self {
             file,

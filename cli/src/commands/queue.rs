@@ -184,7 +184,7 @@ impl Command {
     }
 }
 
-fn show(value: &impl serde::Serialize) -> Result<(), Error> {
+pub(crate) fn show(value: &impl serde::Serialize) -> Result<(), Error> {
     output::line(serde_json::to_string_pretty(value).map_err(Error::disk)?);
     Ok(())
 }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use gangline_server::{Config, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
+use gangline_worker::protocol::limits;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -32,6 +34,52 @@ pub(crate) struct Args {
     redis: Option<String>,
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// What callers may take.
+#[derive(Debug, clap::Args)]
+struct LimitArgs {
+    /// Open connections; as many as the system allows when that is less
+    #[arg(long, env = "GANGLINE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX)]
+    connections_max: usize,
+    /// Requests a second of the tokens of one namespace
+    #[arg(
+        long,
+        env = "GANGLINE_NAMESPACE_REQUESTS_PER_SECOND",
+        default_value_t = limits::NAMESPACE_REQUESTS_PER_SECOND
+    )]
+    namespace_requests_per_second: u32,
+    /// Queues of one namespace
+    #[arg(
+        long,
+        env = "GANGLINE_NAMESPACE_QUEUES_MAX",
+        default_value_t = limits::NAMESPACE_QUEUES_MAX
+    )]
+    namespace_queues_max: usize,
+}
+
+/// File descriptors that are not for connections: the log, the runtime, what is piped.
+const FILES_APART: u64 = 64;
+
+impl LimitArgs {
+    /// Asks the system for as many file descriptors as it gives, and stays within them.
+    fn config(self) -> Result<LimitsConfig, Error> {
+        let Self {
+            connections_max,
+            namespace_requests_per_second,
+            namespace_queues_max,
+        } = self;
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Error::disk)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(Error::disk)?;
+        let files = usize::try_from(most.saturating_sub(FILES_APART)).unwrap_or(usize::MAX);
+        Ok(LimitsConfig {
+            connections_max: connections_max.min(files),
+            namespace_requests_per_second,
+            namespace_queues_max,
+        })
+    }
 }
 
 /// The token that callers must show.
@@ -73,6 +121,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         data_dir,
         redis,
         token,
+        limits,
     } = args;
     let config = Config {
         listen,
@@ -81,6 +130,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             Some(url) => StoreConfig::Redis { url },
             None => StoreConfig::Embedded { data_dir },
         },
+        limits: limits.config()?,
     };
     let server = Server::bind(config).await?;
     let shutdown = CancellationToken::new();

@@ -3,9 +3,6 @@
 use std::process::ExitCode;
 
 use gangline_worker::{End, Worker, exec};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 
 use super::exec::ExecArgs;
 use crate::error::Error;
@@ -21,31 +18,21 @@ pub(crate) struct Args {
     /// Failed runs of the program after which an item is dead; the queue's setting when absent
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     attempts: Option<u16>,
-    /// Leave when this process, which has started this one, is gone
-    #[arg(long, hide = true, value_name = "PID")]
-    parent: Option<i32>,
     #[command(flatten)]
     exec: ExecArgs,
 }
 
-/// Asks for SIGTERM at the end of the parent; before threads exist, since it holds per thread.
-pub(crate) fn die_with_parent(args: &Args) -> Result<(), Error> {
-    let Some(parent) = args.parent else {
-        return Ok(());
-    };
-    set_pdeathsig(Signal::SIGTERM)
-        .map_err(|error| Error::disk(format!("cannot watch the parent process: {error}")))?;
-    if getppid().as_raw() != parent {
-        return Err(Error::usage(format!("the parent process {parent} is gone")));
+impl Args {
+    /// Returns how many programs may run at a time.
+    pub(crate) fn jobs(&self) -> u16 {
+        self.jobs
     }
-    Ok(())
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let Args {
         jobs,
         attempts,
-        parent: _,
         exec: program,
     } = args;
     program.check()?;
@@ -56,8 +43,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let end = exec::run(worker, program.options()).await;
     match &end {
         End::Over(_) | End::Terminated | End::Interrupted => {}
-        End::ServiceLost(text) | End::CredentialsRefused(text) | End::Misconfigured(text) => {
-            output::note(format_args!("gangline: {text}"));
+        End::ServiceLost(_) | End::CredentialsRefused(_) | End::Misconfigured(_) => {
+            output::note(format_args!("gangline: {end}"));
         }
     }
     Ok(end.into())

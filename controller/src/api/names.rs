@@ -41,6 +41,8 @@ pub const IDLE_SECONDS: &str = "gangline.dev/idle-seconds";
 pub const WRAP: &str = "gangline.dev/wrap";
 /// The uid of the queue that the Job has seen first; written by the controller.
 pub const QUEUE_UID: &str = "gangline.dev/queue-uid";
+/// How far the queue has come, for people; written by the controller.
+pub const PROGRESS: &str = "gangline.dev/progress";
 
 /// Where workers find the queue service.
 pub const ENV_URL: &str = "GANGLINE_URL";

@@ -3,7 +3,7 @@
 //! A reply goes in at once, so that no plan is made on a state that this controller knows to be
 //! past. An older version that the watch brings later changes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use kube::Resource;
@@ -36,16 +36,25 @@ impl Key {
     }
 }
 
+/// How many objects are remembered that the watch has said to be gone; more than there can be writes
+/// on their way.
+const BURIED_MAX: usize = 10_000;
+
 /// Objects of one kind.
 #[derive(Debug)]
 pub(crate) struct Store<K> {
     objects: HashMap<Key, Arc<K>>,
-    /// Uids that are known to be gone, though the watch has not said so.
+    /// Uids that are known to be gone, by a reply or by the watch.
     gone: HashSet<Uid>,
+    /// Those that the watch has said to be gone, oldest first: a reply to an earlier write may still
+    /// be on its way.
+    buried: VecDeque<Uid>,
     /// Keys that the list in progress has brought, if one is in progress.
     listed: Option<HashSet<Key>>,
     /// Keys written since that list began.
     written: HashSet<Key>,
+    /// Keys whose state was read, and not brought by the watch yet.
+    read: HashSet<Key>,
     complete: bool,
 }
 
@@ -54,8 +63,10 @@ impl<K> Default for Store<K> {
         Self {
             objects: HashMap::new(),
             gone: HashSet::new(),
+            buried: VecDeque::new(),
             listed: None,
             written: HashSet::new(),
+            read: HashSet::new(),
             complete: false,
         }
     }
@@ -65,7 +76,11 @@ impl<K> Default for Store<K> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Watch,
+    /// The reply to a write: a state that this controller has made.
     Reply,
+    /// A reply that shows what others have done too. Nobody has planned with that yet, so it stays
+    /// news until the watch has brought it.
+    Read,
 }
 
 impl<K: Resource> Store<K> {
@@ -86,7 +101,7 @@ impl<K: Resource> Store<K> {
     pub(crate) fn apply(&mut self, object: Arc<K>, source: Source) -> bool {
         let key = Key::of(&*object);
         match source {
-            Source::Reply => {
+            Source::Reply | Source::Read => {
                 self.written.insert(key.clone());
             }
             Source::Watch => {
@@ -99,14 +114,21 @@ impl<K: Resource> Store<K> {
         if meta.uid.as_ref().is_some_and(|uid| self.gone.contains(uid)) {
             return false;
         }
-        let is_old = self
-            .objects
-            .get(&key)
-            .is_some_and(|known| is_at_least(&**known, &*object));
-        if !is_old {
-            self.objects.insert(key, object);
+        let known = self.objects.get(&key);
+        if known.is_some_and(|known| is_at_least(&**known, &*object)) {
+            let is_known =
+                |known: &Arc<K>| known.meta().resource_version == object.meta().resource_version;
+            return source == Source::Watch
+                && known.is_some_and(is_known)
+                && self.read.remove(&key);
         }
-        !is_old
+        if source == Source::Read {
+            self.read.insert(key.clone());
+        } else {
+            self.read.remove(&key);
+        }
+        self.objects.insert(key, object);
+        true
     }
 
     /// Removes an object. A reply may come long before the watch says the same.
@@ -117,19 +139,29 @@ impl<K: Resource> Store<K> {
         source: Source,
     ) -> Option<Arc<K>> {
         if let Some(uid) = uid {
-            match source {
-                Source::Reply => self.gone.insert(uid.clone()),
-                Source::Watch => self.gone.remove(uid),
-            };
+            self.gone.insert(uid.clone());
+            if source == Source::Watch {
+                self.bury(uid);
+            }
         }
         let is_it = self
             .objects
             .get(key)
             .is_some_and(|known| uid.is_none() || known.meta().uid.as_ref() == uid);
         if is_it {
+            self.read.remove(key);
             self.objects.remove(key)
         } else {
             None
+        }
+    }
+
+    fn bury(&mut self, uid: &Uid) {
+        self.buried.push_back(uid.clone());
+        if self.buried.len() > BURIED_MAX
+            && let Some(oldest) = self.buried.pop_front()
+        {
+            self.gone.remove(&oldest);
         }
     }
 
@@ -142,7 +174,7 @@ impl<K: Resource> Store<K> {
     pub(crate) fn end_list(&mut self) -> Vec<Arc<K>> {
         let listed = self.listed.take().unwrap_or_default();
         let written = std::mem::take(&mut self.written);
-        self.gone.clear();
+        self.gone = self.buried.iter().cloned().collect();
         self.complete = true;
         let missing: Vec<Key> = self
             .objects
@@ -317,6 +349,35 @@ mod tests {
         assert!(!pods.apply(pod("a", "u", "5"), Source::Watch));
         assert!(!pods.apply(pod("a", "u", "7"), Source::Watch), "no news");
         assert!(pods.apply(pod("a", "u", "10"), Source::Watch));
+    }
+
+    #[test]
+    fn what_was_only_read_is_still_news_when_the_watch_brings_it() {
+        let mut pods = Pods::default();
+        pods.apply(pod("a", "u", "5"), Source::Watch);
+        pods.apply(pod("a", "u", "7"), Source::Read);
+        assert!(!pods.apply(pod("a", "u", "6"), Source::Watch));
+        assert!(pods.apply(pod("a", "u", "7"), Source::Watch));
+        assert!(!pods.apply(pod("a", "u", "7"), Source::Watch), "once");
+        pods.apply(pod("a", "u", "8"), Source::Watch);
+        pods.apply(pod("a", "u", "8"), Source::Read);
+        assert!(
+            !pods.apply(pod("a", "u", "8"), Source::Watch),
+            "it came before"
+        );
+    }
+
+    #[test]
+    fn a_reply_that_comes_after_the_end_does_not_bring_a_pod_back() {
+        let mut pods = Pods::default();
+        let key = Key::new("default", "a");
+        pods.apply(pod("a", "u", "7"), Source::Watch);
+        pods.remove(&key, Some(&"u".into()), Source::Watch);
+        assert!(!pods.apply(pod("a", "u", "8"), Source::Reply));
+        pods.begin_list();
+        pods.end_list();
+        assert!(!pods.apply(pod("a", "u", "8"), Source::Reply));
+        assert!(pods.apply(pod("a", "another", "9"), Source::Watch));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
@@ -9,6 +10,7 @@ use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 use super::cache::{Key, Pods, Source, Store};
+use super::complaint::{Complaint, NoAnswer};
 use super::patch;
 use crate::api::names::QUEUE_UID;
 use crate::api::{Job, JobStatus, Pod};
@@ -25,6 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) jobs: Arc<Mutex<Store<Job>>>,
     pub(crate) pods: Arc<Mutex<Pods>>,
+    call_timeout: Duration,
 }
 
 /// What became of a creation.
@@ -35,9 +38,9 @@ pub(crate) enum Creation {
     /// It was refused because its namespace is going: nothing to complain about.
     NamespaceTerminating,
     /// It was refused.
-    Refused(String),
+    Refused(Complaint),
     /// Nobody knows whether it is there.
-    Unknown(String),
+    Unknown(Complaint),
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,9 +49,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cluster {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, call_timeout: Duration) -> Self {
         Self {
             client,
+            call_timeout,
             jobs: Arc::default(),
             pods: Arc::default(),
         }
@@ -61,17 +65,33 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn learn(&self, mut pod: Pod) -> Arc<Pod> {
+    /// Waits for a call no longer than it may take.
+    async fn call<T>(&self, call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+        tokio::time::timeout(self.call_timeout, call)
+            .await
+            .unwrap_or_else(|_| {
+                let error = NoAnswer(self.call_timeout);
+                Err(kube::Error::Service(Box::new(error)))
+            })
+    }
+
+    fn learn(&self, mut pod: Pod, source: Source) -> Arc<Pod> {
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
-        lock(&self.pods).apply(Arc::clone(&pod), Source::Reply);
+        lock(&self.pods).apply(Arc::clone(&pod), source);
         pod
     }
 
-    fn learn_job(&self, mut job: Job) -> Arc<Job> {
+    /// Takes in what became of `before`: others may have changed it in between.
+    fn learn_change(&self, before: &Pod, pod: Pod) {
+        let is_ours = before.status == pod.status;
+        self.learn(pod, if is_ours { Source::Reply } else { Source::Read });
+    }
+
+    fn learn_job(&self, mut job: Job, source: Source) -> Arc<Job> {
         job.metadata.managed_fields = None;
         let job = Arc::new(job);
-        lock(&self.jobs).apply(Arc::clone(&job), Source::Reply);
+        lock(&self.jobs).apply(Arc::clone(&job), source);
         job
     }
 
@@ -82,30 +102,32 @@ impl Cluster {
 
     /// Reads the Job as the API has it now.
     pub(crate) async fn read_job(&self, key: &Key) -> kube::Result<Option<Arc<Job>>> {
-        let job = self.api::<Job>(&key.namespace).get_opt(&key.name).await?;
-        Ok(job.map(|job| self.learn_job(job)))
+        let api = self.api::<Job>(&key.namespace);
+        let job = self.call(api.get_opt(&key.name)).await?;
+        Ok(job.map(|job| self.learn_job(job, Source::Read)))
     }
 
     /// Makes a Pod. The same name is used in each try, so that there is never a second Pod.
     pub(crate) async fn create(&self, job: &Job, new: &NewPod) -> Creation {
-        let mut failure = String::new();
+        let mut failure = None;
         for _ in 0..CREATE_TRIES {
             let error = match self.post_pod(job.namespace(), &new.manifest).await {
                 Ok(pod) => {
-                    self.learn(pod);
+                    self.learn(pod, Source::Reply);
                     return Creation::Created;
                 }
                 Err(error) => error,
             };
+            let complaint = Complaint::from(&error);
             let kube::Error::Api(status) = &error else {
-                failure = error.to_string();
+                failure = Some(complaint);
                 continue;
             };
             if status.is_already_exists() {
                 return match self.find_created(job, &new.name).await {
                     Ok(true) => Creation::Created,
-                    Ok(false) => Creation::Refused(status.message.clone()),
-                    Err(error) => Creation::Unknown(error.to_string()),
+                    Ok(false) => Creation::Refused(complaint),
+                    Err(error) => Creation::Unknown((&error).into()),
                 };
             }
             let causes = status.details.iter().flat_map(|details| &details.causes);
@@ -117,24 +139,25 @@ impl Cluster {
             }
             // A server that gives up may still have made the Pod.
             if status.code < 500 {
-                return Creation::Refused(status.message.clone());
+                return Creation::Refused(complaint);
             }
-            failure.clone_from(&status.message);
+            failure = Some(complaint);
         }
-        Creation::Unknown(failure)
+        failure.map_or(Creation::Created, Creation::Unknown)
     }
 
     async fn post_pod(&self, namespace: &str, manifest: &Value) -> kube::Result<Pod> {
         let request = Request::new(Pod::url_path(&(), Some(namespace)))
             .create(&PostParams::default(), manifest.to_string().into_bytes())
             .map_err(kube::Error::BuildRequest)?;
-        self.client.request(request).await
+        self.call(self.client.request(request)).await
     }
 
     /// Tells whether the Pod `name` is there and the Job's own.
     pub(crate) async fn find_created(&self, job: &Job, name: &str) -> kube::Result<bool> {
-        let pod = self.api::<Pod>(job.namespace()).get_opt(name).await?;
-        let Some(pod) = pod.map(|pod| self.learn(pod)) else {
+        let api = self.api::<Pod>(job.namespace());
+        let pod = self.call(api.get_opt(name)).await?;
+        let Some(pod) = pod.map(|pod| self.learn(pod, Source::Read)) else {
             return Ok(false);
         };
         Ok(pod.controller().is_some_and(|owner| owner.uid == job.uid()))
@@ -149,16 +172,11 @@ impl Cluster {
             }),
             ..DeleteParams::default()
         };
-        match self
-            .api::<Pod>(pod.namespace())
-            .delete(pod.name(), &params)
-            .await
-        {
+        let api = self.api::<Pod>(pod.namespace());
+        match self.call(api.delete(pod.name(), &params)).await {
             Ok(reply) => {
                 match reply.left() {
-                    Some(pod) => {
-                        self.learn(pod);
-                    }
+                    Some(now) => self.learn_change(pod, now),
                     None => self.learn_gone(pod),
                 }
                 Ok(())
@@ -183,9 +201,10 @@ impl Cluster {
             };
             let operations = serde_json::from_value(operations).map_err(kube::Error::SerdeError)?;
             let patch = Patch::Json::<()>(operations);
-            match api.patch(pod.name(), &PatchParams::default(), &patch).await {
+            let params = PatchParams::default();
+            match self.call(api.patch(pod.name(), &params, &patch)).await {
                 Ok(reply) => {
-                    self.learn(reply);
+                    self.learn_change(pod, reply);
                     return Ok(());
                 }
                 Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -198,8 +217,10 @@ impl Cluster {
                 }
                 Err(error) => return Err(error),
             }
-            match api.get_opt(pod.name()).await? {
-                Some(now) if now.metadata.uid == pod.metadata.uid => newest = Some(self.learn(now)),
+            match self.call(api.get_opt(pod.name())).await? {
+                Some(now) if now.metadata.uid == pod.metadata.uid => {
+                    newest = Some(self.learn(now, Source::Read));
+                }
                 Some(_) | None => {
                     self.learn_gone(pod);
                     return Ok(());
@@ -220,9 +241,10 @@ impl Cluster {
     async fn merge(&self, pod: &Pod, patch: &Value) -> kube::Result<()> {
         let api = self.api::<Pod>(pod.namespace());
         let patch = Patch::Merge(patch);
-        match api.patch(pod.name(), &PatchParams::default(), &patch).await {
+        let params = PatchParams::default();
+        match self.call(api.patch(pod.name(), &params, &patch)).await {
             Ok(reply) => {
-                self.learn(reply);
+                self.learn(reply, Source::Reply);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_not_found() => {
@@ -244,10 +266,11 @@ impl Cluster {
         };
         let api = self.api::<Job>(job.namespace());
         let patch = Patch::Merge(patch);
-        let reply = api
-            .patch_status(job.name(), &PatchParams::default(), &patch)
+        let params = PatchParams::default();
+        let reply = self
+            .call(api.patch_status(job.name(), &params, &patch))
             .await?;
-        Ok(self.learn_job(reply))
+        Ok(self.learn_job(reply, Source::Reply))
     }
 
     /// Writes the uid of its queue into a Job.
@@ -256,11 +279,33 @@ impl Cluster {
             "resourceVersion": job.metadata.resource_version,
             "annotations": { QUEUE_UID: uid.to_string() },
         } }));
+        self.patch_job(job, &patch, Source::Reply).await
+    }
+
+    /// Writes an annotation into a Job, whatever else has changed in it.
+    pub(crate) async fn annotate(
+        &self,
+        job: &Arc<Job>,
+        key: &str,
+        value: &str,
+    ) -> kube::Result<Arc<Job>> {
+        let patch = Patch::Merge(json!({ "metadata": {
+            "uid": job.uid(),
+            "annotations": { key: value },
+        } }));
+        self.patch_job(job, &patch, Source::Read).await
+    }
+
+    async fn patch_job(
+        &self,
+        job: &Job,
+        patch: &Patch<Value>,
+        source: Source,
+    ) -> kube::Result<Arc<Job>> {
         let api = self.api::<Job>(job.namespace());
-        let reply = api
-            .patch(job.name(), &PatchParams::default(), &patch)
-            .await?;
-        Ok(self.learn_job(reply))
+        let params = PatchParams::default();
+        let reply = self.call(api.patch(job.name(), &params, patch)).await?;
+        Ok(self.learn_job(reply, source))
     }
 
     /// Makes an object of another kind; one that is there already stays.
@@ -272,11 +317,8 @@ impl Cluster {
             + serde::Serialize
             + serde::de::DeserializeOwned,
     {
-        match self
-            .api::<K>(namespace)
-            .create(&PostParams::default(), object)
-            .await
-        {
+        let api = self.api::<K>(namespace);
+        match self.call(api.create(&PostParams::default(), object)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
             Err(error) => Err(error),
@@ -285,9 +327,11 @@ impl Cluster {
 }
 
 /// Returns what is to be remembered of a Pod whose object is gone.
+///
+/// One that had not ended was deleted by somebody, this controller perhaps: it did nothing wrong.
 pub(crate) fn gone(pod: &Pod) -> GonePod {
     GonePod {
         uid: pod.uid().to_owned(),
-        counted: !queue::workers::is_not_its_fault(pod),
+        counted: pod.is_terminal() && !queue::workers::is_not_its_fault(pod),
     }
 }

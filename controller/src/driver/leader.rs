@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::complaint::Complaint;
+
 /// Who takes part in the election.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -66,30 +68,38 @@ impl Election {
     pub(crate) async fn win(&mut self, shutdown: &CancellationToken) -> bool {
         let mut ticks = tokio::time::interval(self.candidate.period);
         loop {
+            let leads = async {
+                ticks.tick().await;
+                self.try_once().await
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return false,
-                _ = ticks.tick() => {}
-            }
-            if self.try_once().await {
-                tracing::info!(
-                    leader.identity = self.candidate.identity,
-                    "this controller leads"
-                );
-                return true;
+                leads = leads => if leads { break },
             }
         }
+        tracing::info!(
+            leader.identity = self.candidate.identity,
+            "this controller leads"
+        );
+        true
     }
 
     /// Leads until it cannot be sure any more that nobody else does.
+    ///
+    /// That is two thirds of the Lease's duration after the last renewal, to the moment, even if a
+    /// call hangs: what is left is for writes that are on their way.
     pub(crate) async fn hold(&mut self) {
         let mut ticks = tokio::time::interval(self.candidate.period);
-        // What is left is for calls that are on their way.
         let patience = self.candidate.duration.mul_f64(2.0 / 3.0);
-        loop {
-            ticks.tick().await;
-            let leads = tokio::time::timeout(self.candidate.period, self.try_once()).await;
-            let is_sure = self.renewed.is_some_and(|at| at.elapsed() < patience);
-            if leads != Ok(true) && !is_sure {
+        while let Some(renewed) = self.renewed {
+            let renewal = async {
+                ticks.tick().await;
+                let _ = tokio::time::timeout(patience / 2, self.try_once()).await;
+            };
+            if tokio::time::timeout_at(renewed + patience, renewal)
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -121,7 +131,8 @@ impl Election {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, "the Lease of the leader cannot be had");
+                let why = Complaint::from(&error);
+                tracing::warn!("the Lease of the leader cannot be had: {why}");
                 false
             }
         }

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use tokio::time::Instant;
+
 use crate::api::Uid;
 use crate::plan::queue::Forgiven;
 use crate::plan::{BackoffRecord, GonePod};
@@ -25,6 +27,8 @@ pub(crate) struct Memory {
     pub(crate) said: HashSet<String>,
     /// Syncs that failed in a row.
     pub(crate) failures: u32,
+    /// When the progress was written last.
+    pub(crate) progress_at: Option<Instant>,
 }
 
 impl Memory {

@@ -1,5 +1,9 @@
 //! The queue service, as the driver needs it.
 
+mod http;
+
+pub use http::HttpQueueService;
+
 use gangline_protocol::{Json, QueueName, QueueStatus, StopOutcome, WorkerName, WorkerView};
 
 /// What a queue is filled with.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::leader::Candidate;
 use crate::api::names::GANGLINE_CONTROLLER;
-use crate::plan::Scope;
 use crate::plan::queue::Wrapper;
+use crate::plan::{RetryDelay, Scope};
 
 /// How the controller is set up.
 #[derive(Debug, Clone)]
@@ -22,8 +22,14 @@ pub struct Settings {
     pub retry_base: Duration,
     /// The longest of these waits.
     pub retry_cap: Duration,
+    /// How long failed Pods keep new ones of their Job back.
+    pub pod_retry_delay: RetryDelay,
     /// The election to win before anything is done; without it this controller is the only one.
     pub candidate: Option<Candidate>,
+    /// How long a call of the Kubernetes API may take; then nobody knows what became of it.
+    pub call_timeout: Duration,
+    /// How often the progress of a queue is written into its Job, at most.
+    pub progress_interval: Duration,
     /// How many Jobs are looked at at a time.
     pub concurrency: usize,
     /// Where workers find the queue service.
@@ -54,7 +60,10 @@ impl Settings {
             queue_poll: Duration::from_secs(1),
             retry_base: Duration::from_secs(1),
             retry_cap: Duration::from_secs(60),
+            pod_retry_delay: RetryDelay::default(),
             candidate: None,
+            call_timeout: Duration::from_secs(30),
+            progress_interval: Duration::from_secs(5),
             concurrency: 5,
             queue_url: queue_url.into(),
             token_delivery: TokenDelivery::Secret,

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 
 use super::cache::{Key, Source};
 use super::cluster::{Cluster, Creation, gone, lock};
+use super::complaint::Complaint;
 use super::events::Recorder;
 use super::memory::{Memory, random};
 use super::service::{QueueService, ServiceError};
@@ -24,6 +25,8 @@ use crate::plan::{
     claim, conditions, earliest, plan,
 };
 
+/// After so many failed syncs in a row it is said on the Job; fewer are everyday conflicts.
+const STUCK_AFTER: u32 = 4;
 /// Calls of the API that one sync makes at a time.
 const CALLS_AT_A_TIME: usize = 32;
 /// After a change of its queue a Job is looked at again this soon.
@@ -47,8 +50,36 @@ pub(crate) enum SyncError {
     },
     #[error("failed to fill the queue")]
     Fill(#[from] FillError),
-    #[error("failed to make or delete every Pod: {0}")]
-    Pods(String),
+    #[error("failed to make or delete every Pod")]
+    Pods(#[source] Complaint),
+}
+
+impl SyncError {
+    /// Returns how long the API wants to be left alone.
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Kubernetes { source, .. } => Complaint::from(&**source).retry_after,
+            Self::Pods(complaint) => complaint.retry_after,
+            Self::Queue { .. } | Self::Fill(_) => Duration::ZERO,
+        }
+    }
+
+    /// Returns the whole of it, for people.
+    pub(super) fn chain(&self) -> String {
+        if let Self::Kubernetes { source, .. } = self {
+            return format!("{self}: {}", Complaint::from(&**source));
+        }
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<kube::Error>() {
+                return format!("{text}: {}", Complaint::from(error));
+            }
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
 }
 
 pub(super) fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> SyncError {
@@ -116,6 +147,26 @@ impl<Q: QueueService> Syncer<Q> {
             .min(self.settings.retry_cap)
     }
 
+    /// Says that a Job does not get ahead, once for each time that it is stuck.
+    ///
+    /// Pods and items that cannot be had say so themselves.
+    pub(crate) fn say_stuck(&self, key: &Key, error: &SyncError) {
+        if matches!(error, SyncError::Pods(_) | SyncError::Fill(_)) {
+            return;
+        }
+        let Some(job) = lock(&self.cluster.jobs).get(key).cloned() else {
+            return;
+        };
+        let failures = lock(&self.memories)
+            .get(job.uid())
+            .map_or(0, |memory| memory.failures);
+        if failures == STUCK_AFTER {
+            let message = format!("{}; it is tried again", error.chain());
+            let event = Event::warning("JobStuck", message);
+            self.recorder.say(&job, &event, Timestamp::now());
+        }
+    }
+
     /// Remembers a Pod whose object is gone.
     pub(crate) fn note_gone(&self, pod: &Pod) {
         if let Some(owner) = pod.controller() {
@@ -156,6 +207,7 @@ impl<Q: QueueService> Syncer<Q> {
             expectations_met: memory.unresolved.is_empty(),
             removals_in_flight: HashSet::new(),
             backoff: memory.backoff,
+            retry_delay: self.settings.pod_retry_delay,
             queue: QueueView::Unread,
             gone: memory.gone.clone(),
             forgiven: memory.forgiven,
@@ -212,10 +264,15 @@ impl<Q: QueueService> Syncer<Q> {
             plan.queue_actions = queue_actions;
         }
         let (outcome, failure) = self.change_pods(&job, &plan, memory).await;
-        self.write_down(&observed, &plan, &outcome, memory).await?;
+        let job = self.write_down(&observed, &plan, &outcome, memory).await?;
         memory.forgiven = plan.basis.forgiven;
+        self.write_progress(&job, &plan, memory).await;
         let changed_queue = changed_queue?;
-        match failure.or(plan.error) {
+        let no_template = plan.error.map(|why| Complaint {
+            why,
+            retry_after: Duration::ZERO,
+        });
+        match failure.or(no_template) {
             Some(failure) => Err(SyncError::Pods(failure)),
             None => {
                 let poll = spec.is_some().then_some(self.settings.queue_poll);
@@ -319,13 +376,7 @@ impl<Q: QueueService> Syncer<Q> {
             Err(error) => Err(SyncError::from(error)),
         };
         if let Err(error) = &result {
-            let mut message = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                message = format!("{message}: {cause}");
-                source = cause.source();
-            }
-            let event = Event::warning("QueueNotFilled", message);
+            let event = Event::warning("QueueNotFilled", error.chain());
             self.recorder.say(job, &event, Timestamp::now());
         }
         result
@@ -366,7 +417,7 @@ impl<Q: QueueService> Syncer<Q> {
         job: &Arc<Job>,
         plan: &Plan,
         memory: &mut Memory,
-    ) -> (Outcome, Option<String>) {
+    ) -> (Outcome, Option<Complaint>) {
         let mut outcome = Outcome::default();
         let mut failure = None;
         // By position: a closure over references would tie the future to one lifetime.
@@ -374,9 +425,11 @@ impl<Q: QueueService> Syncer<Q> {
             let deletion = &plan.delete[position];
             let pod = &deletion.pod;
             if deletion.finalizer == FinalizerFirst::Remove {
-                self.cluster.untrack(pod).await?;
+                let untracked = self.cluster.untrack(pod).await;
+                untracked.map_err(|error| Complaint::from(&error))?;
             }
             let deleted = self.cluster.delete(pod).await;
+            let deleted = deleted.map_err(|error| Complaint::from(&error));
             self.say_deleted(job, pod, deleted.as_ref().err());
             deleted.map(|()| pod.uid().to_owned())
         });
@@ -386,7 +439,7 @@ impl<Q: QueueService> Syncer<Q> {
                 Ok(uid) => {
                     outcome.deleted.insert(uid);
                 }
-                Err(error) => failure = Some(error.to_string()),
+                Err(complaint) => failure = Some(complaint),
             }
         }
         for batch in &plan.create {
@@ -415,7 +468,7 @@ impl<Q: QueueService> Syncer<Q> {
         (outcome, failure)
     }
 
-    fn say_deleted(&self, job: &Arc<Job>, pod: &Pod, error: Option<&kube::Error>) {
+    fn say_deleted(&self, job: &Arc<Job>, pod: &Pod, error: Option<&Complaint>) {
         let event = match error {
             None => Event::normal("SuccessfulDelete", format!("Deleted pod: {}", pod.name())),
             Some(error) => Event::warning("FailedDelete", format!("Error deleting: {error}")),
@@ -442,11 +495,11 @@ impl<Q: QueueService> Syncer<Q> {
         plan: &Plan,
         outcome: &Outcome,
         memory: &mut Memory,
-    ) -> Result<(), SyncError> {
-        let Some(accounting) = account(observed, plan, outcome, Timestamp::now()) else {
-            return Ok(());
-        };
+    ) -> Result<Arc<Job>, SyncError> {
         let mut job = Arc::clone(&observed.job);
+        let Some(accounting) = account(observed, plan, outcome, Timestamp::now()) else {
+            return Ok(job);
+        };
         if let Some(status) = &accounting.first {
             let written = self.cluster.write_status(&job, status).await;
             job = written.map_err(kubernetes("write the status"))?;
@@ -462,7 +515,7 @@ impl<Q: QueueService> Syncer<Q> {
         self.say(&job, &conclusion.events);
         match failure {
             Some(error) => Err(kubernetes("remove a Pod's finalizer")(error)),
-            None => Ok(()),
+            None => Ok(job),
         }
     }
 

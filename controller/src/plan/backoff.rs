@@ -7,10 +7,49 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{ContainerStatus, Pod};
 use crate::plan::per_index;
 
-/// Delay after the first failure; doubles with each further one.
-pub const BASE: Duration = Duration::from_secs(10);
-/// Longest delay.
-pub const CAP: Duration = Duration::from_secs(600);
+/// How long a Job waits before it replaces Pods that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryDelay {
+    /// After the first failure; doubles with each further one.
+    pub base: Duration,
+    /// The longest.
+    pub cap: Duration,
+}
+
+impl Default for RetryDelay {
+    /// What Kubernetes' own Job controller waits.
+    fn default() -> Self {
+        Self {
+            base: Duration::from_secs(10),
+            cap: Duration::from_secs(600),
+        }
+    }
+}
+
+impl RetryDelay {
+    /// Returns what is left at `now` of the delay after `failures` failures.
+    #[must_use]
+    pub fn left(self, failures: u64, last_failure: Option<Timestamp>, now: Timestamp) -> Duration {
+        let (Some(last_failure), 1..) = (last_failure, failures) else {
+            return Duration::ZERO;
+        };
+        let doublings = u32::try_from(failures - 1).unwrap_or(u32::MAX);
+        let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let delay = self.base.saturating_mul(factor).min(self.cap);
+        let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
+        let left = delay.saturating_sub(now.duration_since(last_failure));
+        Duration::try_from(left).unwrap_or(Duration::ZERO)
+    }
+
+    /// Returns what is left at `now` of the delay of an index whose last Pod was `last_failed`.
+    #[must_use]
+    pub fn left_of_index(self, last_failed: Option<&Pod>, now: Timestamp) -> Duration {
+        last_failed.map_or(Duration::ZERO, |pod| {
+            let failures = per_index::total_failures(pod) + 1;
+            self.left(failures, Some(finish_time(pod)), now)
+        })
+    }
+}
 
 /// The failures of a Job since its last success.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,49 +86,13 @@ impl BackoffRecord {
 
     /// Returns how long no Pod may be made yet.
     #[must_use]
-    pub fn remaining(self, now: Timestamp) -> Duration {
-        remaining(
+    pub fn remaining(self, delay: RetryDelay, now: Timestamp) -> Duration {
+        delay.left(
             u64::from(self.failures_after_last_success),
             self.last_failure,
             now,
-            BASE,
-            CAP,
         )
     }
-}
-
-/// Returns what is left at `now` of the delay after `failures` failures.
-#[must_use]
-pub fn remaining(
-    failures: u64,
-    last_failure: Option<Timestamp>,
-    now: Timestamp,
-    base: Duration,
-    cap: Duration,
-) -> Duration {
-    let (Some(last_failure), 1..) = (last_failure, failures) else {
-        return Duration::ZERO;
-    };
-    let doublings = u32::try_from(failures - 1).unwrap_or(u32::MAX);
-    let factor = 1_u32.checked_shl(doublings).unwrap_or(u32::MAX);
-    let delay = base.saturating_mul(factor).min(cap);
-    let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
-    let left = delay.saturating_sub(now.duration_since(last_failure));
-    Duration::try_from(left).unwrap_or(Duration::ZERO)
-}
-
-/// Returns what is left at `now` of the delay of an index whose last Pod was `last_failed`.
-#[must_use]
-pub fn remaining_of_index(
-    last_failed: Option<&Pod>,
-    now: Timestamp,
-    base: Duration,
-    cap: Duration,
-) -> Duration {
-    last_failed.map_or(Duration::ZERO, |pod| {
-        let failures = per_index::total_failures(pod) + 1;
-        remaining(failures, Some(finish_time(pod)), now, base, cap)
-    })
 }
 
 /// Returns when a finished Pod ended, by the best source that it has.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backoff;
+use super::backoff::{self, RetryDelay};
 use super::failure_policy::{self, Match};
 use super::indexes::Indexes;
 use super::tally::{completions, counts_as_failed, is_new};
@@ -135,11 +135,12 @@ pub fn kept_for_replacement(
 pub fn past_their_delay(
     candidates: &[u32],
     last_failed: &BTreeMap<u32, Arc<Pod>>,
+    retry_delay: RetryDelay,
     now: Timestamp,
 ) -> (Vec<u32>, Option<Duration>) {
     let delay = |index: &u32| {
         let last = last_failed.get(index).map(Arc::as_ref);
-        backoff::remaining_of_index(last, now, backoff::BASE, backoff::CAP)
+        retry_delay.left_of_index(last, now)
     };
     let due: Vec<u32> = candidates
         .iter()

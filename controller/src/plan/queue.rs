@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use gangline_protocol::{
-    Phase, QueueName, QueueStatus, QueueUid, StopOutcome, WorkerName, WorkerView,
+    Counts, Phase, QueueName, QueueStatus, QueueUid, StopOutcome, WorkerName, WorkerView,
 };
 use jiff::Timestamp;
 
@@ -110,6 +110,22 @@ pub(crate) struct Direction {
 #[must_use]
 pub fn latched_uid(job: &Job) -> Option<QueueUid> {
     job.annotation(QUEUE_UID)?.parse().ok()
+}
+
+/// Returns how far a queue has come, as in `730/1000 done, 2 dead`.
+#[must_use]
+pub fn progress(counts: &Counts) -> String {
+    let mut text = format!("{}/{} done", counts.done, counts.total());
+    for (items, how) in [
+        (counts.dead, "dead"),
+        (counts.cancelled, "cancelled"),
+        (counts.abandoned, "abandoned"),
+    ] {
+        if items > 0 {
+            text.push_str(&format!(", {items} {how}"));
+        }
+    }
+    text
 }
 
 /// Returns what to say about a Job that names a queue and that nobody here runs.

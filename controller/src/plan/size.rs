@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backoff::BackoffRecord;
+use super::backoff::{BackoffRecord, RetryDelay};
 use super::deletion_order;
 use super::indexes::Indexes;
 use super::per_index::{self, FailureCounts};
@@ -61,6 +61,7 @@ pub fn size(
     tally: &Tally,
     wanted: i64,
     backoff: BackoffRecord,
+    retry_delay: RetryDelay,
     now: Timestamp,
     holds: impl Fn(&Pod) -> u64,
 ) -> Sizing {
@@ -80,7 +81,14 @@ pub fn size(
         0
     };
     let missing = usize::try_from(wanted - active - terminating).unwrap_or(0);
-    create(job, tally, missing.min(CHANGES_MAX), backoff, now)
+    create(
+        job,
+        tally,
+        missing.min(CHANGES_MAX),
+        backoff,
+        retry_delay,
+        now,
+    )
 }
 
 fn create(
@@ -88,6 +96,7 @@ fn create(
     tally: &Tally,
     count: usize,
     backoff: BackoffRecord,
+    retry_delay: RetryDelay,
     now: Timestamp,
 ) -> Sizing {
     let wait = |delay: Duration| Sizing {
@@ -98,7 +107,7 @@ fn create(
         return Sizing::default();
     }
     if !job.has_backoff_limit_per_index() {
-        let delay = backoff.remaining(now);
+        let delay = backoff.remaining(retry_delay, now);
         if !delay.is_zero() {
             return wait(delay);
         }
@@ -111,7 +120,7 @@ fn create(
     }
     let mut indexes = pending_indexes(job, tally, count);
     if job.has_backoff_limit_per_index() {
-        let (due, delay) = per_index::past_their_delay(&indexes, &tally.kept, now);
+        let (due, delay) = per_index::past_their_delay(&indexes, &tally.kept, retry_delay, now);
         if let Some(delay) = delay {
             return wait(delay);
         }

@@ -127,14 +127,15 @@ pub fn newly_finished(
         .flat_map(|listed| listed.failed.iter().map(String::as_str))
         .collect();
     for pod in pods {
-        if !is_new(pod, in_flight) || !has_valid_index(job, pod) {
+        // A Pod on its way out that was listed as failed may exit 0 after all: it stays what it
+        // was called first.
+        let is_listed = listed_succeeded.contains(pod.uid()) || listed_failed.contains(pod.uid());
+        if is_listed || !is_new(pod, in_flight) || !has_valid_index(job, pod) {
             continue;
         }
         if pod.has_succeeded() {
-            if !listed_succeeded.contains(pod.uid()) {
-                succeeded.push(Arc::clone(pod));
-            }
-        } else if counts_as_failed(job, pod) && !listed_failed.contains(pod.uid()) {
+            succeeded.push(Arc::clone(pod));
+        } else if counts_as_failed(job, pod) {
             failed.push(Arc::clone(pod));
         }
     }

@@ -26,7 +26,18 @@ pub(crate) enum Fault {
     Refused,
     /// It is carried out, and its reply is lost.
     ReplyLost,
+    /// Somebody else was faster.
+    Conflict,
+    /// There are too many of them.
+    Throttled,
+    /// It is not carried out, and never answered.
+    Hangs,
+    /// It is carried out, and never answered.
+    HangsAfter,
 }
+
+/// Tells whether a write of this method, to this kind, is refused, and with what.
+type Refusal = Box<dyn Fn(&Method, &str, &Value) -> Option<Value> + Send>;
 
 /// A Kubernetes API in memory.
 #[derive(Clone, Default)]
@@ -43,6 +54,16 @@ struct State {
     writes: usize,
     faults: VecDeque<(usize, Fault)>,
     pods_made: Vec<Value>,
+    /// What answers instead of the API.
+    refusal: Option<Refusal>,
+    refused: usize,
+    hanging: usize,
+    is_away: bool,
+    /// Watches from before this version are told that it is too old.
+    oldest: u64,
+    /// Random numbers for the fate of events, if they are not told as they happen.
+    chaos: Option<u64>,
+    held: VecDeque<(String, Bytes)>,
 }
 
 /// The parts of a path of the API.
@@ -57,7 +78,12 @@ impl FakeApi {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(api.serve(request).await) }
+            async move {
+                if api.lock().is_away {
+                    return Err(std::io::Error::other("connection refused"));
+                }
+                Ok(api.serve(request).await)
+            }
         });
         Client::new(service, "default")
     }
@@ -67,6 +93,55 @@ impl FakeApi {
         let mut state = self.lock();
         let at = state.writes + nth;
         state.faults.push_back((at, fault));
+    }
+
+    /// Has writes refused, with the status that `refusal` gives, until [`Self::allow`].
+    pub(crate) fn refuse(
+        &self,
+        refusal: impl Fn(&Method, &str, &Value) -> Option<Value> + Send + 'static,
+    ) {
+        self.lock().refusal = Some(Box::new(refusal));
+    }
+
+    pub(crate) fn allow(&self) {
+        self.lock().refusal = None;
+    }
+
+    /// How many writes were refused that way.
+    pub(crate) fn refused(&self) -> usize {
+        self.lock().refused
+    }
+
+    /// How many calls have hung.
+    pub(crate) fn hanging(&self) -> usize {
+        self.lock().hanging
+    }
+
+    /// How many writes there have been.
+    pub(crate) fn writes(&self) -> usize {
+        self.lock().writes
+    }
+
+    /// Has the API go away, with every watch, or come back.
+    pub(crate) fn go_away(&self, is_away: bool) {
+        let mut state = self.lock();
+        state.is_away = is_away;
+        state.watches.clear();
+    }
+
+    /// Ends every watch; those that ask for what they have missed are told that it is too old.
+    pub(crate) fn lose_watches(&self, history_too: bool) {
+        let mut state = self.lock();
+        state.watches.clear();
+        if history_too {
+            state.oldest = state.version;
+            state.history.clear();
+        }
+    }
+
+    /// Has events come late, twice, or behind those of other kinds from now on.
+    pub(crate) fn disturb(&self, seed: u64) {
+        self.lock().chaos = Some(seed);
     }
 
     pub(crate) fn put(&self, plural: &str, object: Value) {
@@ -153,6 +228,7 @@ impl FakeApi {
                 let mut ticks = tokio::time::interval(Duration::from_millis(2));
                 loop {
                     ticks.tick().await;
+                    api.lock().tell_held();
                     if let Some(found) = condition(&api) {
                         return found;
                     }
@@ -182,14 +258,32 @@ impl FakeApi {
             let since = query
                 .split('&')
                 .find_map(|pair| pair.strip_prefix("resourceVersion="));
-            return self
-                .lock()
-                .watch(&target.plural, since.unwrap().parse().unwrap());
+            let since = since.unwrap().parse().unwrap();
+            return self.lock().watch(&target.plural, since);
         }
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let mut state = self.lock();
-        if parts.method == Method::GET {
-            return reply(state.read(&target));
+        let answer = self.lock().answer(&parts.method, &target, body);
+        match answer {
+            Some(reply) => reply,
+            None => {
+                self.lock().hanging += 1;
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+impl State {
+    /// Returns nothing for what is never answered.
+    fn answer(&mut self, method: &Method, target: &Target, body: Value) -> Option<Reply> {
+        let state = self;
+        if method == Method::GET {
+            return Some(reply(state.read(target)));
+        }
+        let wanted = state.refusal.as_ref();
+        if let Some(status) = wanted.and_then(|refusal| refusal(method, &target.plural, &body)) {
+            state.refused += 1;
+            return Some(refuse(&status));
         }
         // Events are only said: no test counts on their order among the writes.
         let fault = if target.plural == "events" {
@@ -197,18 +291,23 @@ impl FakeApi {
         } else {
             state.next_fault()
         };
-        match fault {
+        Some(match fault {
             Some(Fault::Refused) => refusal(StatusCode::FORBIDDEN, "Forbidden"),
+            Some(Fault::Conflict) => refusal(StatusCode::CONFLICT, "Conflict"),
+            Some(Fault::Throttled) => refusal(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests"),
             Some(Fault::ReplyLost) => {
-                let _ = state.write(&parts.method, &target, body);
+                let _ = state.write(method, target, body);
                 refusal(StatusCode::GATEWAY_TIMEOUT, "Timeout")
             }
-            None => reply(state.write(&parts.method, &target, body)),
-        }
+            Some(Fault::Hangs) => return None,
+            Some(Fault::HangsAfter) => {
+                let _ = state.write(method, target, body);
+                return None;
+            }
+            None => reply(state.write(method, target, body)),
+        })
     }
-}
 
-impl State {
     fn next_fault(&mut self) -> Option<Fault> {
         let nth = self.writes;
         self.writes += 1;
@@ -332,11 +431,51 @@ impl State {
         let event = json!({ "type": what, "object": object });
         self.history
             .push((self.version, plural.to_owned(), event.clone()));
+        let copies = match self.chaos.as_mut().map(next_random) {
+            // Told now, behind what is held of its own kind, and again later.
+            Some(random) if random % 4 == 0 => 2,
+            Some(random) if random % 4 < 3 => 1,
+            Some(_) | None => 0,
+        };
+        if copies == 0 && !self.held.iter().any(|(of, _)| of == plural) {
+            self.send(plural, &line(&event));
+        } else {
+            for _ in 0..copies.max(1) {
+                self.held.push_back((plural.to_owned(), line(&event)));
+            }
+        }
+    }
+
+    fn send(&mut self, plural: &str, line: &Bytes) {
         self.watches
-            .retain(|(of, watch)| of != plural || watch.unbounded_send(line(&event)).is_ok());
+            .retain(|(of, watch)| of != plural || watch.unbounded_send(line.clone()).is_ok());
+    }
+
+    /// Tells some of what is held: one kind before the other, each in its own order.
+    fn tell_held(&mut self) {
+        let Some(random) = self.chaos.as_mut().map(next_random) else {
+            return;
+        };
+        let first = if random % 2 == 0 { "pods" } else { "jobs" };
+        let (mut told, kept): (VecDeque<_>, VecDeque<_>) =
+            self.held.drain(..).partition(|(of, _)| of == first);
+        for (plural, line) in told.drain(..) {
+            self.send(&plural, &line);
+        }
+        self.held = kept;
     }
 
     fn watch(&mut self, plural: &str, since: u64) -> Reply {
+        if since < self.oldest {
+            // Servers say it in either way.
+            if plural == "pods" {
+                return refusal(StatusCode::GONE, "Expired");
+            }
+            let status =
+                json!({ "kind": "Status", "reason": "Expired", "message": "", "code": 410 });
+            let event = json!({ "type": "ERROR", "object": status });
+            return Response::new(Full::new(line(&event)).boxed_unsync());
+        }
         let (sender, receiver) = mpsc::unbounded();
         let missed: Vec<Bytes> = self
             .history
@@ -430,9 +569,22 @@ fn refusal(code: StatusCode, reason: &str) -> Reply {
         "kind": "Status", "apiVersion": "v1", "status": "Failure",
         "reason": reason, "message": reason, "code": code.as_u16(),
     });
-    let mut response = Response::new(whole(&status));
-    *response.status_mut() = code;
+    refuse(&status)
+}
+
+fn refuse(status: &Value) -> Reply {
+    let code = status["code"].as_u64().unwrap();
+    let mut response = Response::new(whole(status));
+    *response.status_mut() = StatusCode::from_u16(u16::try_from(code).unwrap()).unwrap();
     response
+}
+
+/// A linear congruential generator: what a seed has shown, it shows again.
+pub(crate) fn next_random(state: &mut u64) -> u64 {
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
 }
 
 fn whole(object: &Value) -> UnsyncBoxBody<Bytes, Infallible> {

@@ -10,7 +10,7 @@ use gangline_controller::plan::indexes::Indexes;
 use gangline_controller::plan::orphan::{OwnerJob, must_lose_finalizer};
 use gangline_controller::plan::per_index::{self, FailureCounts};
 use gangline_controller::plan::{
-    BackoffRecord, backoff, claim, conditions, create, deletion_order as order, size,
+    BackoffRecord, RetryDelay, backoff, claim, conditions, create, deletion_order as order, size,
     success_policy, tally,
 };
 use jiff::Timestamp;
@@ -72,13 +72,18 @@ pub(crate) fn read_record(record: &Value) -> BackoffRecord {
     }
 }
 
+fn retry_delay(given: &Value) -> RetryDelay {
+    RetryDelay {
+        base: seconds(&given["baseSeconds"]),
+        cap: seconds(&given["capSeconds"]),
+    }
+}
+
 pub(crate) fn backoff_remaining(given: &Value, expect: &Value) -> Verdict {
-    let left = backoff::remaining(
+    let left = retry_delay(given).left(
         given["failures"].as_u64().unwrap(),
         read(&given["lastFailureTime"]),
         read(&given["now"]),
-        seconds(&given["baseSeconds"]),
-        seconds(&given["capSeconds"]),
     );
     same(
         "seconds",
@@ -89,12 +94,7 @@ pub(crate) fn backoff_remaining(given: &Value, expect: &Value) -> Verdict {
 
 pub(crate) fn backoff_remaining_per_index(given: &Value, expect: &Value) -> Verdict {
     let pod: Option<Pod> = read(&given["lastFailedPod"]);
-    let left = backoff::remaining_of_index(
-        pod.as_ref(),
-        read(&given["now"]),
-        seconds(&given["baseSeconds"]),
-        seconds(&given["capSeconds"]),
-    );
+    let left = retry_delay(given).left_of_index(pod.as_ref(), read(&given["now"]));
     same(
         "seconds",
         &expect["remainingSeconds"],
@@ -298,7 +298,12 @@ pub(crate) fn orphan_finalizer(given: &Value, expect: &Value) -> Verdict {
 pub(crate) fn per_index_creation_delay(given: &Value, expect: &Value) -> Verdict {
     let candidates: Vec<u32> = read(&given["candidateIndexes"]);
     let last_failed: BTreeMap<u32, Arc<Pod>> = read(&given["lastFailedPodByIndex"]);
-    let (due, wait) = per_index::past_their_delay(&candidates, &last_failed, read(&given["now"]));
+    let (due, wait) = per_index::past_their_delay(
+        &candidates,
+        &last_failed,
+        RetryDelay::default(),
+        read(&given["now"]),
+    );
     same("due", &expect["createIndexesNow"], &json!(due))?;
     let wait = wait.unwrap_or_default().as_secs_f64();
     same("wait", &expect["requeueAfterSeconds"], &json!(wait))

@@ -127,6 +127,7 @@ fn observed(given: &Value) -> Observed {
             Value::Null => plan::BackoffRecord::default(),
             record => read_record(record),
         },
+        retry_delay: plan::RetryDelay::default(),
         queue: plan::QueueView::Unread,
         gone: Vec::new(),
         forgiven: plan::queue::Forgiven::default(),

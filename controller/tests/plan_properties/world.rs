@@ -8,11 +8,14 @@ use gangline_controller::api::{Job, JobStatus, Pod, PodPhase, Time};
 use gangline_controller::plan::account::Outcome;
 use gangline_controller::plan::conditions;
 use gangline_controller::plan::queue::{Forgiven, WorkerSettings};
+use gangline_controller::plan::tally::Tally;
 use gangline_controller::plan::{
-    BackoffRecord, FinalizerFirst, Observed, Plan, QueueView, Scope, account, plan,
+    BackoffRecord, FinalizerFirst, Observed, Plan, QueueView, RetryDelay, Scope, account, plan,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+
+use super::status_rules;
 
 /// When the controller is stopped.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +57,12 @@ impl World {
             },
         });
         for (key, value) in spec.as_object().unwrap() {
-            job["spec"][key] = value.clone();
+            // It stands in the template, but which Job it is depends on it.
+            if key == "restartPolicy" {
+                job["spec"]["template"]["spec"][key] = value.clone();
+            } else {
+                job["spec"][key] = value.clone();
+            }
         }
         Self {
             job: serde_json::from_value(job).unwrap(),
@@ -93,6 +101,16 @@ impl World {
         let now = self.now;
         if let Some(pod) = self.pods.get_mut(pod).filter(|pod| pod.is_active()) {
             end(pod, code, now);
+        }
+    }
+
+    pub(crate) fn restart(&mut self, pod: usize) {
+        let is_running = |pod: &&mut Pod| pod.status.phase == Some(PodPhase::Running);
+        if let Some(pod) = self.pods.get_mut(pod).filter(is_running) {
+            let before = pod.status.container_statuses.first();
+            let restarts = before.map_or(0, |container| container.restart_count) + 1;
+            let container = json!({ "name": "main", "restartCount": restarts });
+            pod.status.container_statuses = vec![serde_json::from_value(container).unwrap()];
         }
     }
 
@@ -135,6 +153,7 @@ impl World {
             expectations_met: true,
             removals_in_flight: HashSet::new(),
             backoff: self.backoff,
+            retry_delay: RetryDelay::default(),
             queue: QueueView::Unread,
             gone: Vec::new(),
             forgiven: Forgiven::default(),
@@ -198,28 +217,20 @@ impl World {
         if !is_tracked {
             return;
         }
-        let only_failed = self.job.replaces_only_failed();
-        let has_failed =
-            pod.status.phase == Some(PodPhase::Failed) || (!only_failed && pod.is_terminating());
+        let has_failed = self.has_failed(pod);
         let fails_all = plan.end.as_ref().is_some_and(|end| !end.verdict.success);
-        let is_ignored = self.job.spec.pod_failure_policy.is_some()
-            && pod.status.container_statuses.iter().any(|container| {
-                container
-                    .state
-                    .terminated
-                    .as_ref()
-                    .is_some_and(|ended| ended.exit_code == 42)
-            });
+        let is_ignored = self.is_ignored(pod);
         let listed = self
             .job
             .status
             .uncounted_terminated_pods
             .clone()
             .unwrap_or_default();
-        if pod.has_succeeded() && !listed.failed.iter().any(|uid| uid == pod.uid()) {
+        let is_listed = listed.failed.iter().any(|uid| uid == pod.uid());
+        if pod.has_succeeded() && !is_listed {
             self.succeeded += 1;
             self.succeeded_indexes.extend(pod.completion_index());
-        } else if (has_failed || fails_all) && !is_ignored {
+        } else if is_listed || ((has_failed || fails_all) && !is_ignored) {
             self.failed += 1;
         }
     }
@@ -269,24 +280,59 @@ impl World {
     }
 
     fn write_status(&mut self, status: &JobStatus) {
-        let before = &self.job.status;
-        let is_ended = conditions::finished(&before.conditions).is_some();
+        let is_ended = conditions::finished(&self.job.status.conditions).is_some();
         assert!(!is_ended, "a finished Job is written again");
-        assert!(status.failed >= before.failed, "failures are taken back");
-        assert!(status.ready.unwrap_or(0) <= status.active.unwrap_or(0));
-        let has = |type_: &str| conditions::find_true(&status.conditions, type_).is_some();
-        assert!(!has("Complete") || (has("SuccessCriteriaMet") && !has("Failed")));
-        assert!(!has("Failed") || has("FailureTarget"));
-        assert!(!(has("SuccessCriteriaMet") && has("FailureTarget")));
-        if conditions::finished(&status.conditions).is_some() {
-            assert_eq!((status.active, status.terminating), (Some(0), Some(0)));
-            let list = status.uncounted_terminated_pods.clone().unwrap_or_default();
-            assert!(list.is_empty());
-        }
+        let mut new = self.job.clone();
+        new.status = status.clone();
+        let refused = status_rules::refused(&self.job, &new);
+        assert!(
+            refused.is_empty(),
+            "the API refuses {refused:?}: {status:#?}"
+        );
         self.job.status = status.clone();
     }
 
+    /// Holds the counts that every decision is made on against the truth.
+    fn check_tally(&self, tally: &Tally) {
+        let list = self.job.status.uncounted_terminated_pods.clone();
+        let list = list.unwrap_or_default();
+        let holds = |uids: &[String], pod: &Pod| uids.iter().any(|uid| uid == pod.uid());
+        let tracked = || self.pods.iter().filter(|pod| pod.is_tracked());
+        let succeeds = |pod: &&Pod| {
+            holds(&list.succeeded, pod) || (pod.has_succeeded() && !holds(&list.failed, pod))
+        };
+        let fails = |pod: &&Pod| {
+            holds(&list.failed, pod) || (self.has_failed(pod) && !self.is_ignored(pod))
+        };
+        if !self.job.is_indexed() {
+            let succeeded =
+                usize::try_from(self.succeeded).unwrap() + tracked().filter(succeeds).count();
+            assert_eq!(
+                tally.succeeded, succeeded as u64,
+                "successes: tally and truth"
+            );
+        }
+        let failed = usize::try_from(self.failed).unwrap() + tracked().filter(fails).count();
+        assert_eq!(tally.failed, failed as u64, "failures: tally and truth");
+    }
+
+    fn has_failed(&self, pod: &Pod) -> bool {
+        let only_failed = self.job.replaces_only_failed();
+        pod.status.phase == Some(PodPhase::Failed) || (!only_failed && pod.is_terminating())
+    }
+
+    fn is_ignored(&self, pod: &Pod) -> bool {
+        self.job.spec.pod_failure_policy.is_some()
+            && pod.status.container_statuses.iter().any(|container| {
+                let ended = container.state.terminated.as_ref();
+                ended.is_some_and(|ended| ended.exit_code == 42)
+            })
+    }
+
     fn check_plan(&self, plan: &Plan) {
+        if plan.skip.is_none() {
+            self.check_tally(&plan.basis.tally);
+        }
         let created = plan.create.iter().map(Vec::len).sum::<usize>();
         assert!(
             created == 0 || plan.delete.is_empty(),

@@ -1,40 +1,80 @@
 //! Who may call: the token, and the checks that keep pages of other origins out.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use gangline_protocol::ErrorCode;
+use std::sync::Arc;
+
+use gangline_protocol::{ErrorCode, QueueName, Role, Scope, TokenHash};
 use http::{HeaderMap, header};
-use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use super::problem::Failure;
+use super::routes::Need;
+use crate::tokens::{self, Token, Tokens};
 
 /// What a caller must show.
 #[derive(Debug, Clone)]
 pub enum Access {
     /// Nothing; the service listens on loopback only, and answers to loopback names only.
     Loopback,
-    /// This token, kept as its SHA-256.
-    Token([u8; 32]),
+    /// This token, which allows everything, or one that was made with it; kept as its SHA-256.
+    Token(TokenHash),
+}
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// Whoever runs the service.
+    Root,
+    /// The holder of a token.
+    Holder(Arc<Token>),
+}
+
+impl Caller {
+    pub(crate) fn roles(&self) -> &[Role] {
+        match self {
+            Self::Root => &[Role::Admin],
+            Self::Holder(token) => &token.roles,
+        }
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        match self {
+            Self::Root => &Scope::All,
+            Self::Holder(token) => &token.scope,
+        }
+    }
+
+    /// Checks that the caller's roles allow a call, and its scope the queue of the call.
+    pub(crate) fn check(&self, need: Need, queue: Option<&QueueName>) -> Result<(), Failure> {
+        let forbidden = |detail| Err(Failure::new(ErrorCode::Forbidden, detail));
+        if !self.roles().iter().any(|role| need.allows(*role)) {
+            let roles: Vec<&str> = self.roles().iter().map(|role| role.as_str()).collect();
+            return forbidden(format!(
+                "the call needs the role {}; the token has {}",
+                need.roles(),
+                roles.join(", ")
+            ));
+        }
+        match (need, self.scope(), queue) {
+            (_, scope, Some(queue)) if !scope.has(queue) => forbidden(format!(
+                "the token is for {scope}, not for the queue {queue}"
+            )),
+            (Need::Measure, scope, _) if *scope != Scope::All => forbidden(format!(
+                "the call needs a token for all namespaces; this one is for {scope}"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Access {
     /// Asks for a token.
     #[must_use]
     pub fn token(token: &str) -> Self {
-        Self::Token(Sha256::digest(token.as_bytes()).into())
+        Self::Token(tokens::hash(token))
     }
-}
 
-pub(crate) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access.allows(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(failure) => failure.into_response(),
-    }
-}
-
-impl Access {
-    fn allows(&self, headers: &HeaderMap) -> Result<(), Failure> {
+    /// Keeps out pages of other origins, and names that only point at this machine.
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Failure> {
         let host = text(headers, header::HOST);
         if let Some(origin) = text(headers, header::ORIGIN) {
             let same = origin
@@ -52,25 +92,34 @@ impl Access {
                               [::1] only; the Host header has another name";
                 Err(Failure::new(ErrorCode::Forbidden, detail))
             }
-            Self::Loopback => Ok(()),
-            Self::Token(wanted) => {
-                let shown = text(headers, header::AUTHORIZATION)
-                    .and_then(|value| value.split_once(' '))
-                    .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-                    .map(|(_, token)| token.trim());
-                let Some(shown) = shown else {
-                    let detail = "the call needs a token: Authorization: Bearer TOKEN";
-                    return Err(Failure::new(ErrorCode::Unauthenticated, detail));
-                };
-                // Both sides are hashed, so that the time of the comparison tells nothing.
-                if Sha256::digest(shown.as_bytes()).as_slice() == wanted {
-                    Ok(())
-                } else {
-                    let detail = "the token is not one of this service";
-                    Err(Failure::new(ErrorCode::Unauthenticated, detail))
+            Self::Loopback | Self::Token(_) => Ok(()),
+        }
+    }
+
+    /// Tells who calls.
+    pub(crate) fn caller(&self, headers: &HeaderMap, tokens: &Tokens) -> Result<Caller, Failure> {
+        let shown = text(headers, header::AUTHORIZATION)
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, token)| token.trim());
+        let detail = match (self, shown) {
+            (Self::Loopback, None) => return Ok(Caller::Root),
+            (Self::Token(_), None) => "the call needs a token: Authorization: Bearer TOKEN",
+            (_, Some(shown)) => {
+                if let Self::Token(root) = self
+                    && root.0.ct_eq(&tokens::hash(shown).0).into()
+                {
+                    return Ok(Caller::Root);
+                }
+                match (tokens.find(shown), self) {
+                    (Some(token), _) => return Ok(Caller::Holder(token)),
+                    // A client may have one for elsewhere; here none is asked for.
+                    (None, Self::Loopback) => return Ok(Caller::Root),
+                    (None, Self::Token(_)) => "the token is not one of this service, or no longer",
                 }
             }
-        }
+        };
+        Err(Failure::new(ErrorCode::Unauthenticated, detail))
     }
 }
 
@@ -102,7 +151,8 @@ mod tests {
 
     #[track_caller]
     fn check_allowed(access: &Access, pairs: &[(header::HeaderName, &'static str)], wanted: bool) {
-        assert_eq!(access.allows(&headers(pairs)).is_ok(), wanted, "{pairs:?}");
+        let allowed = access.check_origin(&headers(pairs)).is_ok();
+        assert_eq!(allowed, wanted, "{pairs:?}");
     }
 
     #[test]
@@ -140,12 +190,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wrong_or_missing_token_is_refused() {
+    #[tokio::test]
+    async fn a_wrong_or_missing_token_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Box::new(tokens::TokenFile::new(dir.path()));
+        let clock = Arc::new(crate::clock::SystemClock);
+        let random = Arc::new(crate::clock::SystemRandom);
+        let tokens = Tokens::open(file, clock, random).await.unwrap();
         let access = Access::token("secret");
-        check_allowed(&access, &[], false);
-        check_allowed(&access, &[(header::AUTHORIZATION, "Bearer secre")], false);
-        check_allowed(&access, &[(header::AUTHORIZATION, "Basic secret")], false);
-        check_allowed(&access, &[(header::AUTHORIZATION, "bearer secret")], true);
+        let root = |pairs: &[(header::HeaderName, &'static str)]| {
+            access.caller(&headers(pairs), &tokens).is_ok()
+        };
+        assert!(!root(&[]));
+        assert!(!root(&[(header::AUTHORIZATION, "Bearer secre")]));
+        assert!(!root(&[(header::AUTHORIZATION, "Basic secret")]));
+        assert!(root(&[(header::AUTHORIZATION, "bearer secret")]));
     }
 }

@@ -1,13 +1,16 @@
 //! Bodies of requests and replies: bounded, and with errors that name the field.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use gangline_protocol::ErrorCode;
-use gangline_protocol::limits::BODY_BYTES_MAX;
+use gangline_protocol::limits::{BODY_BYTES_MAX, BODY_READ_MS_MAX};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::problem::Failure;
 
@@ -46,7 +49,12 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for JsonOrDefault<T>
 
 /// Reads a whole body, up to its bound.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
-    to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
+    let time = Duration::from_millis(BODY_READ_MS_MAX);
+    let Ok(whole) = timeout(time, to_bytes(body, BODY_BYTES_MAX)).await else {
+        let detail = format!("the body must arrive within {BODY_READ_MS_MAX} ms");
+        return Err(Failure::new(ErrorCode::RequestTimeout, detail));
+    };
+    whole.map_err(|error| {
         let error = error.into_inner();
         if error.is::<http_body_util::LengthLimitError>() {
             let detail = format!("the body must be at most {BODY_BYTES_MAX} bytes");
@@ -78,9 +86,19 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Parses JSON; the error names the path of the field at fault.
+/// Parses a JSON object; the error names the path of the field at fault.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    check_object(body)?;
     serde_json::from_slice(body).or_else(|_| parse_slowly(body))
+}
+
+/// An array would be taken for the fields of a struct in their order, which is nobody's contract.
+pub(crate) fn check_object(body: &[u8]) -> Result<(), Failure> {
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        let detail = "the body: must be an object, got an array";
+        return Err(Failure::new(ErrorCode::InvalidBody, detail));
+    }
+    Ok(())
 }
 
 /// Parses again what did not parse, now keeping the path, which costs too much on the way.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,8 +14,10 @@ use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::App;
+use super::access::Caller;
 use super::params::Params;
 use super::problem::Failure;
+use super::routes::Need;
 
 /// How often a change is looked for.
 const STEP: Duration = Duration::from_millis(250);
@@ -33,6 +36,7 @@ pub(super) struct EventParams {
 struct Watcher {
     app: App,
     queue: Option<QueueName>,
+    caller: Caller,
     steps: Interval,
     shown: Vec<u8>,
     shown_at: Instant,
@@ -40,13 +44,16 @@ struct Watcher {
 
 pub(super) async fn events(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     Params(params): Params<EventParams>,
 ) -> Result<Response, Failure> {
+    caller.check(Need::LookAround, params.queue.as_ref())?;
     let mut steps = interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watcher = Watcher {
         app,
         queue: params.queue,
+        caller,
         steps,
         shown: Vec::new(),
         shown_at: Instant::now(),
@@ -87,7 +94,7 @@ impl Watcher {
 
     async fn look(&self) -> Result<Vec<QueueStatus>, Failure> {
         let Some(queue) = &self.queue else {
-            return self.app.all().await;
+            return self.app.all(self.caller.scope()).await;
         };
         // A queue that does not exist yet is waited for.
         match self.app.service.status(queue).await {

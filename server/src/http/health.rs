@@ -3,13 +3,27 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use gangline_protocol::ErrorCode;
+use http::header;
 
 use super::App;
 use super::problem::Failure;
+use crate::queue::{Query, Reply};
+use crate::service::unexpected;
 
 /// The process is alive.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
+}
+
+/// All series, for Prometheus.
+pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure> {
+    let queues = match app.service.query(Query::List).await? {
+        Reply::Queues(queues) => queues,
+        other => return Err(unexpected(&other).into()),
+    };
+    let text = app.gate.metrics.text(queues);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// The store can serve.

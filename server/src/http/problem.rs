@@ -83,6 +83,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::QueueNotFound
         | ErrorCode::ItemNotFound
         | ErrorCode::WorkerNotFound
+        | ErrorCode::TokenNotFound
         | ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::QueueSealed | ErrorCode::QueueOver | ErrorCode::LeaseNumberOutOfOrder => {
@@ -91,7 +92,10 @@ fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorCode::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorCode::TooManyQueues => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::TooManyQueues | ErrorCode::TooManyTokens | ErrorCode::TooManyRequests => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -127,6 +131,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refusal) => refusal.into(),
+            StoreError::NamespaceFull { .. } => {
+                Self::new(ErrorCode::TooManyQueues, error.to_string())
+            }
             StoreError::Unavailable(_) | StoreError::Busy(_) => {
                 Self::new(ErrorCode::Unavailable, error.to_string())
             }

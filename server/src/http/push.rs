@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
 use super::App;
-use super::body::{check_json, media_type, parse, read, reply};
+use super::body::{check_json, check_object, media_type, parse, read, reply};
 use super::params::{InQueue, Params};
 use super::problem::Failure;
 use super::stream;
@@ -134,6 +134,7 @@ fn is_batch(body: &[u8]) -> bool {
 }
 
 fn parse_items(body: &[u8]) -> Result<Vec<NewItem>, Failure> {
+    check_object(body)?;
     if let Ok(PushRequest { items }) = serde_json::from_slice(body) {
         return Ok(items);
     }

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use gangline_protocol::limits::{HOLD_MS_MAX, PAGE_ROWS_MAX, REASON_BYTES_MAX};
 use gangline_protocol::queue::StopRequest;
-use gangline_protocol::{QueueStatus, SettingsPatch};
+use gangline_protocol::{QueueStatus, Scope, SettingsPatch};
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use super::access::Caller;
 use super::body::{Json, JsonOrDefault, reply};
 use super::params::{InQueue, Params};
 use super::problem::Failure;
@@ -37,10 +39,11 @@ impl App {
         reply(&status)
     }
 
-    /// Returns all queues with their rates.
-    pub(super) async fn all(&self) -> Result<Vec<QueueStatus>, Failure> {
+    /// Returns the queues of a scope with their rates.
+    pub(super) async fn all(&self, scope: &Scope) -> Result<Vec<QueueStatus>, Failure> {
         match self.service.query(Query::List).await? {
             Reply::Queues(mut queues) => {
+                queues.retain(|status| scope.has(&status.queue));
                 for status in &mut queues {
                     self.rates.complete(status);
                 }
@@ -51,8 +54,8 @@ impl App {
     }
 }
 
-pub(super) async fn list(State(app): State<App>) -> Answer {
-    let queues = app.all().await?;
+pub(super) async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Answer {
+    let queues = app.all(caller.scope()).await?;
     Ok(reply(&QueueList { queues }))
 }
 

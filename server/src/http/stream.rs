@@ -3,11 +3,16 @@
 //! Memory is bounded by one chunk. Under an `Idempotency-Key` a stream that broke off is sent
 //! again from its beginning: what was taken is skipped, after its hash has been compared.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use futures::StreamExt;
-use gangline_protocol::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, PUSH_ITEMS_MAX};
+use gangline_protocol::limits::{
+    BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, PUSH_ITEMS_MAX, STREAM_IDLE_MS_MAX,
+};
 use gangline_protocol::{ErrorCode, NewItem, PushReply, QueueName};
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use super::App;
 use super::body::parse;
@@ -62,7 +67,12 @@ pub(super) async fn push(
     };
     let mut parts = body.into_data_stream();
     let mut rest: Vec<u8> = Vec::new();
-    while let Some(part) = parts.next().await {
+    let silence = Duration::from_millis(STREAM_IDLE_MS_MAX);
+    while let Some(part) = timeout(silence, parts.next()).await.map_err(|_| {
+        let progress = stream.progress();
+        let detail = format!("the stream was silent for {STREAM_IDLE_MS_MAX} ms; {progress}");
+        Failure::new(ErrorCode::RequestTimeout, detail)
+    })? {
         let part: Bytes = part.map_err(|error| {
             let detail = format!("the stream broke off: {error}; {}", stream.progress());
             Failure::new(ErrorCode::IncompleteStream, detail)

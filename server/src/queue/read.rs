@@ -1,5 +1,7 @@
 //! Looks at a queue that change nothing.
 
+use std::collections::BTreeSet;
+
 use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::PAGE_ROWS_MAX;
 use gangline_protocol::{
@@ -98,6 +100,21 @@ impl Queue {
                 .range(next..)
                 .take(max)
                 .filter_map(|id| self.item_view(*id))
+                .collect();
+        }
+        if state == Some(ItemState::Leased) {
+            // What is leased is held by a session; there is no need to look at the rest.
+            let held: BTreeSet<ItemId> = self
+                .sessions
+                .by_worker()
+                .flat_map(|(_, session)| session.holds.range(next..))
+                .copied()
+                .collect();
+            return held
+                .into_iter()
+                .filter_map(|id| self.item_view(id))
+                .filter(|view| view.state == ItemState::Leased)
+                .take(max)
                 .collect();
         }
         (next.0..self.items.next_id().0)

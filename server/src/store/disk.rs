@@ -25,8 +25,10 @@ const FRAME_BYTES: usize = 24;
 /// Size at which a new segment is begun, in bytes.
 const SEGMENT_BYTES: u64 = if cfg!(test) { 16 << 10 } else { 32 << 20 };
 
-/// How much is filled with zeros at a time, in bytes.
+/// How much is filled with zeros at a time, at most and at first, in bytes. It doubles in between,
+/// so that a queue of a few items opens fast.
 const ZEROS_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 4 << 20 };
+const FIRST_ZEROS_BYTES: u64 = ZEROS_BYTES / 16;
 
 /// Snapshots are taken when the log since the last one has grown beyond this, in bytes, and
 /// beyond twice the snapshot, so that their cost stays in proportion to what is written.
@@ -190,7 +192,7 @@ impl DataDir {
             end: HEADER_BYTES,
             zeroed: HEADER_BYTES,
         };
-        segment.fill(ZEROS_BYTES)?;
+        segment.fill(FIRST_ZEROS_BYTES)?;
         segment.file.sync_all()?;
         File::open(&self.dir)?.sync_all()?;
         Ok(segment)
@@ -422,7 +424,8 @@ impl Disk for DataDir {
         let segment = self.segment.as_mut().expect("a segment was opened");
         let end = segment.end + frame.len() as u64;
         if end + 4 > segment.zeroed {
-            segment.fill(ZEROS_BYTES.max(frame.len() as u64 + 4))?;
+            let bytes = segment.zeroed.min(ZEROS_BYTES);
+            segment.fill(bytes.max(frame.len() as u64 + 4))?;
         }
         segment.file.write_all_at(&frame, segment.end)?;
         segment.end = end;

@@ -17,6 +17,7 @@ mod schedule;
 mod scripts;
 mod steps;
 mod tend;
+mod tokens;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,7 @@ use redis::{Cmd, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::link::RedisTrouble;
+pub use self::tokens::RedisTokens;
 
 use self::fields::{Fields, Frame, Malformed};
 use self::link::Link;

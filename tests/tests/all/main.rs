@@ -2,9 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod access;
+mod bad_input;
+mod bench;
 mod cli;
 mod conformance;
+mod controller;
 mod crashes;
+mod dashboard;
 mod differential;
+mod documents;
+mod examples;
+mod pods;
 mod redis;
 mod worker;

@@ -1,24 +1,38 @@
 //! One run of a program: its group, its output within bounds, and its end.
 
-use std::io::{self, Write};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use gangline_protocol::limits::{ERROR_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
+
+use super::output::{Output, Tail, TooMuch, Whole};
 
 /// How long a program may take to end after SIGTERM, before SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(2);
 
+/// How long the output of a program that writes little is left in its pipes. Most programs that
+/// end sooner need one wake-up of ours then, instead of three.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+
 /// What is to be run.
-pub(super) struct Program {
+#[derive(Debug)]
+pub(super) struct Program<'a> {
     pub(super) arguments: Vec<String>,
+    /// The file to run, where that is known; otherwise the first argument says it.
+    pub(super) file: Option<&'a Path>,
     pub(super) environment: Vec<(&'static str, String)>,
     pub(super) stdin: Option<Vec<u8>>,
+    /// Whether it is expected to write no more than a pipe takes.
+    pub(super) quiet: bool,
 }
 
 /// How a run has ended.
@@ -40,27 +54,35 @@ pub(super) enum Ended {
     NotStarted(io::Error),
 }
 
-impl Program {
+/// Looks a program up as `execvp` does, once instead of at every start.
+pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return None;
+    }
+    let runs = |path: &PathBuf| {
+        path.metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let directories = std::env::var_os("PATH")?;
+    let mut paths = std::env::split_paths(&directories).map(|directory| directory.join(program));
+    // A relative entry means another file once somebody changes the directory.
+    paths.find(runs).filter(|path| path.is_absolute())
+}
+
+impl Program<'_> {
     pub(super) async fn run(
         self,
         timeout: Option<Duration>,
         cancelled: &CancellationToken,
     ) -> Ended {
-        let mut command = Command::new(&self.arguments[0]);
-        command
-            .args(&self.arguments[1..])
-            .envs(self.environment)
-            .stdin(if self.stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A group of its own, so that what it has started ends with it.
-            .process_group(0);
-        let mut child = match command.spawn() {
-            Ok(child) => child,
+        let Running {
+            mut child,
+            stdin,
+            quiet,
+            stdout,
+            stderr,
+        } = match self.start() {
+            Ok(running) => running,
             Err(error) => return Ended::NotStarted(error),
         };
         let group = child.id().and_then(|id| i32::try_from(id).ok());
@@ -71,77 +93,96 @@ impl Program {
             }
         };
         let ended = tokio::select! {
-            ended = watch(&mut child, self.stdin) => ended,
-            () = limit => Some(Ended::TooLong(timeout.unwrap_or_default())),
-            () = cancelled.cancelled() => Some(Ended::Cancelled),
+            ended = watch(&mut child, stdin, quiet, stdout, stderr) => {
+                ended.unwrap_or(Ended::TooMuch)
+            }
+            () = limit => Ended::TooLong(timeout.unwrap_or_default()),
+            () = cancelled.cancelled() => Ended::Cancelled,
         };
-        match ended {
-            Some(ended @ Ended::Exited { .. }) => ended,
-            Some(ended) => {
-                end(&mut child, group).await;
-                ended
-            }
-            None => {
-                end(&mut child, group).await;
-                Ended::TooMuch
-            }
+        if !matches!(ended, Ended::Exited { .. }) {
+            end(&mut child, group).await;
         }
+        ended
+    }
+
+    fn start(self) -> io::Result<Running> {
+        let (stdout, stdout_writer) = Output::new()?;
+        let (stderr, stderr_writer) = Output::new()?;
+        let name = OsStr::new(&self.arguments[0]);
+        let mut command = Command::new(self.file.map_or(name, Path::as_os_str));
+        command
+            .arg0(name)
+            .args(&self.arguments[1..])
+            // What the worker may do is not for the program, and not for what it prints.
+            .env_remove("GANGLINE_TOKEN")
+            .envs(self.environment)
+            .stdin(if self.stdin.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
+            .stdout(stdout_writer)
+            .stderr(stderr_writer)
+            // A group of its own, so that what it has started ends with it.
+            .process_group(0);
+        // Our copies of the writing ends go with the command, so that the pipes can end.
+        let child = command.spawn()?;
+        Ok(Running {
+            child,
+            stdin: self.stdin,
+            quiet: self.quiet,
+            stdout,
+            stderr,
+        })
     }
 }
 
-/// Feeds and reads a program until it has exited; nothing when it writes too much.
-async fn watch(child: &mut Child, stdin: Option<Vec<u8>>) -> Option<Ended> {
-    let (mut input, output, errors) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take());
+struct Running {
+    child: Child,
+    stdin: Option<Vec<u8>>,
+    quiet: bool,
+    stdout: Output<Whole>,
+    stderr: Output<Tail>,
+}
+
+/// Feeds and reads a program until it has exited and nobody is left who could write.
+async fn watch(
+    child: &mut Child,
+    stdin: Option<Vec<u8>>,
+    quiet: bool,
+    mut stdout: Output<Whole>,
+    mut stderr: Output<Tail>,
+) -> Result<Ended, TooMuch> {
+    if quiet
+        && stdin.is_none()
+        && let Ok(status) = tokio::time::timeout(FIRST_LOOK, child.wait()).await
+        // Both are read, also when the first has not ended.
+        && stdout.read_ready()? & stderr.read_ready()?
+    {
+        return Ok(exited(status, stdout.into_kept(), stderr.into_kept()));
+    }
+    let mut input = child.stdin.take();
     let feed = async {
         if let (Some(pipe), Some(bytes)) = (&mut input, stdin) {
             // A program need not read what it is given.
             let _ = pipe.write_all(&bytes).await;
         }
         drop(input);
+        Ok(())
     };
-    let (stdout, stderr, ()) = tokio::join!(whole(output), tail(errors), feed);
-    let stdout = stdout?;
-    let status = child.wait().await.map(|status: ExitStatus| status.code());
-    Some(match status {
-        Ok(code) => Ended::Exited {
-            code,
-            stdout,
-            stderr,
+    let (stdout, stderr, ()) = tokio::try_join!(stdout.read_to_end(), stderr.read_to_end(), feed)?;
+    Ok(exited(child.wait().await, stdout, stderr))
+}
+
+fn exited(status: io::Result<ExitStatus>, stdout: Whole, stderr: Tail) -> Ended {
+    match status {
+        Ok(status) => Ended::Exited {
+            code: status.code(),
+            stdout: stdout.0,
+            stderr: stderr.into_bytes(),
         },
         Err(error) => Ended::NotStarted(error),
-    })
-}
-
-/// Reads everything; nothing when it is more than a result may have.
-async fn whole(pipe: Option<impl AsyncRead + Unpin>) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        let most = PAYLOAD_BYTES_MAX as u64 + 1;
-        // A pipe that breaks has ended; what came before counts.
-        let _ = pipe.take(most).read_to_end(&mut bytes).await;
     }
-    (bytes.len() <= PAYLOAD_BYTES_MAX).then_some(bytes)
-}
-
-/// Reads everything and keeps the end, which usually says what went wrong. What is read goes to
-/// our own stderr, too.
-async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Some(mut pipe) = pipe else {
-        return kept;
-    };
-    let mut chunk = [0; 4096];
-    while let Ok(count @ 1..) = pipe.read(&mut chunk).await {
-        // Nobody may read our stderr; the program's end is kept all the same.
-        let _ = io::stderr().write_all(&chunk[..count]);
-        kept.extend_from_slice(&chunk[..count]);
-        if kept.len() > 2 * ERROR_BYTES_MAX {
-            kept.drain(..kept.len() - ERROR_BYTES_MAX);
-        }
-    }
-    kept.drain(..kept.len().saturating_sub(ERROR_BYTES_MAX - 64));
-    kept
 }
 
 /// Ends a program and what it has started: SIGTERM, and after a while SIGKILL.

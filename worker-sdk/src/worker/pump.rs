@@ -33,7 +33,7 @@ const AHEAD_HANDLER_MAX: Duration = Duration::from_secs(1);
 
 /// How long results of fast handlers wait for others to go with, while there is more to start:
 /// a call for each would cost more than the work.
-const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(25);
 
 /// Results that go without waiting for more.
 const LINGER_SETTLES: usize = 64;

@@ -1,7 +1,9 @@
 //! What a run leaves: results on stdout or in a file, and last lines that say what happened.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +27,8 @@ pub(crate) enum ResultsFormat {
     Ndjson,
 }
 
+/// How long the results that are there may take to be written when a run ends early.
+const REST_TIME: Duration = Duration::from_secs(3);
 /// Dead items whose errors are looked at for the summary.
 const DEAD_LOOKED_AT: usize = 1_000;
 
@@ -66,11 +70,17 @@ impl Results {
             return Ok(());
         };
         task.abort();
-        match task.await {
-            Ok(printed) => printed,
-            // Aborted between two results, never within one.
-            Err(_) => print(&self.client, &self.queue, &self.shown, false).await,
-        }
+        let rest = async {
+            match task.await {
+                Ok(printed) => printed,
+                // Aborted between two results, never within one.
+                Err(_) => print(&self.client, &self.queue, &self.shown, false).await,
+            }
+        };
+        // A reader of stdout that does not read must not keep the process.
+        tokio::time::timeout(REST_TIME, rest)
+            .await
+            .unwrap_or(Ok(()))
     }
 }
 
@@ -123,30 +133,63 @@ fn bytes_of(result: &Json) -> Vec<u8> {
     }
 }
 
+/// Writes the results in the order of the items; returns how many there are.
+///
+/// They come in the order of recording. What they hold goes through a file without a name in
+/// `spill`, so that only their places are in memory.
 pub(super) async fn write_results(
     client: &Client,
     queue: &QueueName,
+    spill: &Path,
     path: &Path,
     format: ResultsFormat,
-) -> Result<(), Error> {
-    let mut results: Vec<(ItemId, Vec<u8>)> = Vec::new();
+) -> Result<usize, Error> {
+    let cannot_spill =
+        |error| Error::disk(format!("cannot write into {}: {error}", spill.display()));
+    let spilled = tempfile::tempfile_in(spill).map_err(cannot_spill)?;
+    let mut spilling = BufWriter::new(&spilled);
+    let mut places: Vec<(ItemId, u64, usize)> = Vec::new();
+    let mut end = 0;
     each_result(client, queue, 0, false, |result, line| {
+        let raw;
         let bytes = match format {
-            ResultsFormat::Raw => bytes_of(&result.result),
-            ResultsFormat::Ndjson => line.to_vec(),
+            ResultsFormat::Raw => {
+                raw = bytes_of(&result.result);
+                &raw
+            }
+            ResultsFormat::Ndjson => line,
         };
-        results.push((result.id, bytes));
+        places.push((result.id, end, bytes.len()));
+        end += bytes.len() as u64;
+        spilling.write_all(bytes).map_err(cannot_spill)
+    })
+    .await?;
+    spilling.flush().map_err(cannot_spill)?;
+    drop(spilling);
+    places.sort_unstable();
+    let cannot = |error| Error::disk(format!("cannot write {}: {error}", path.display()));
+    let mut file = BufWriter::new(File::create(path).map_err(cannot)?);
+    let mut bytes = Vec::new();
+    for (_, start, length) in &places {
+        bytes.resize(*length, 0);
+        spilled
+            .read_exact_at(&mut bytes, *start)
+            .map_err(cannot_spill)?;
+        file.write_all(&bytes).map_err(cannot)?;
+    }
+    file.flush().map_err(cannot)?;
+    Ok(places.len())
+}
+
+/// Returns how many items were done at a later attempt than their first.
+pub(super) async fn done_again(client: &Client, queue: &QueueName) -> Result<u64, Error> {
+    let mut again = 0;
+    each_result(client, queue, 0, false, |result, _| {
+        again += u64::from(result.attempt > 1);
         Ok(())
     })
     .await?;
-    results.sort_unstable_by_key(|(id, _)| *id);
-    let cannot = |error| Error::disk(format!("cannot write {}: {error}", path.display()));
-    let file = std::fs::File::create(path).map_err(cannot)?;
-    let mut file = std::io::BufWriter::new(file);
-    for (_, bytes) in &results {
-        file.write_all(bytes).map_err(cannot)?;
-    }
-    file.flush().map_err(cannot)
+    Ok(again)
 }
 
 /// Says what happened, in a few lines.

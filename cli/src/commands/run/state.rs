@@ -1,11 +1,11 @@
 //! The directory of a run: what was asked for, and the queue that knows how far it is.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::commands::exec::ExecArgs;
 use crate::error::Error;
 
 /// The file that says what a directory was made by.
@@ -31,11 +31,11 @@ pub(super) struct RunDir {
     clippy::disallowed_methods,
     reason = "a run names itself and its token once, here"
 )]
-fn random() -> String {
+pub(crate) fn random() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-fn state_home() -> Result<PathBuf, Error> {
+pub(crate) fn state_home() -> Result<PathBuf, Error> {
     let absolute = |name| {
         std::env::var_os(name)
             .map(PathBuf::from)
@@ -49,18 +49,15 @@ fn state_home() -> Result<PathBuf, Error> {
 }
 
 impl RunDir {
-    pub(super) fn open(given: Option<PathBuf>, exec: &ExecArgs) -> Result<Self, Error> {
+    pub(super) fn open(given: Option<PathBuf>, command: Vec<String>) -> Result<Self, Error> {
         let own = given.is_none();
         let path = match given {
-            Some(path) => path,
+            Some(path) => std::path::absolute(path).map_err(Error::disk)?,
             None => state_home()?.join("gangline/runs").join(random()),
         };
-        let command = exec.as_arguments().into_iter();
         let record = Record {
             version: 1,
-            command: command
-                .map(|part| part.to_string_lossy().into_owned())
-                .collect(),
+            command,
         };
         let file = path.join(FILE);
         match fs::read(&file) {
@@ -104,7 +101,10 @@ impl RunDir {
 
     /// Returns what to type to go on where this run has stopped.
     pub(super) fn resume_command(&self) -> String {
-        let mut words: Vec<String> = std::env::args().collect();
+        let words = std::env::args_os();
+        let mut words: Vec<String> = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
         let end = words
             .iter()
             .position(|word| word == "--")
@@ -158,8 +158,19 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     Err(Error::usage(text).hint("take an empty or a new one for --data-dir"))
 }
 
+/// Makes a directory that others may not look into: items and results are in it.
+pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
 fn write(path: &Path, file: &Path, record: &Record) -> std::io::Result<()> {
-    fs::create_dir_all(path)?;
+    create_private(path)?;
     let new = path.join("run.json.new");
     fs::write(&new, serde_json::to_vec_pretty(record)?)?;
     fs::File::open(&new)?.sync_all()?;
@@ -168,7 +179,7 @@ fn write(path: &Path, file: &Path, record: &Record) -> std::io::Result<()> {
 }
 
 /// Quotes a word for a POSIX shell.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

@@ -1,286 +1,299 @@
-//! The process that owns one run of one container and outlives the server.
+//! The process that owns the run of a container and outlives the server.
 //!
-//! It reads `spec.json` in its directory, runs the program in a process group of its own, writes its output to `log` and
-//! its end to `exit.json`. It knows nothing of Pods or of the API: what the end means is the kubelet's to say.
+//! It takes one run at a time over its standard input, runs the program in a process group of its own, writes its output to
+//! the log and its end to the run's state file. When nothing of the program is left it is as good as new and takes
+//! the next run, which saves an exec for each short Pod. It knows nothing of Pods or of the API: what an end means is the
+//! kubelet's to say.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod mounts;
+mod program;
+mod streams;
+mod wait;
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, ExitCode};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::waitpid;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGCHLD, SIGTERM};
 
-/// A log line is cut into partial lines of at most this many bytes, as CRI runtimes do.
-const LINE_MAX: u64 = 16 * 1024;
+use super::identity::{Identity, descendants};
+use super::log_file::LogFile;
+use super::run::{Exit, Run};
+pub(super) use mounts::Mount;
+use program::{become_program, reap, start};
+use streams::Streams;
+use wait::{drain, now, signal_pipe, wait, wait_for_some};
+
+/// How long a supervisor without a run waits for one.
+const IDLE: Duration = Duration::from_secs(10);
+const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
 
 /// What to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Spec {
+pub(super) struct Spec {
     /// The program and its arguments.
-    pub argv: Vec<String>,
-    /// Environment, besides `PATH` and whatever else `inherit` lets through.
-    pub env: Vec<(String, String)>,
+    pub(super) argv: Vec<String>,
+    /// Environment, besides what the server's own gives.
+    pub(super) env: Vec<(String, String)>,
     /// Working directory.
-    pub cwd: Option<PathBuf>,
+    pub(super) cwd: Option<PathBuf>,
     /// Whether the program sees the whole environment of the server.
-    pub inherit: bool,
-    /// Bytes of log that are kept; what comes after is dropped.
-    pub log_max: u64,
+    pub(super) inherit: bool,
+    /// Bytes of log that are kept.
+    pub(super) log_max: u64,
+    /// Whether the program is told to end when the kubelet is gone.
+    pub(super) bound: bool,
+    /// What it sees in other places than it is in.
+    pub(super) mounts: Vec<Mount>,
+    /// An empty directory to put its view of the file system together in.
+    pub(super) stage: PathBuf,
+    /// How many seconds it has to end when nobody says otherwise.
+    pub(super) grace: i64,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Exit {
-    /// Exit code; 128 plus the signal for a program that a signal ended.
-    pub code: i32,
-    /// Kubernetes' reason when it is not simply `Completed` or `Error`.
-    pub reason: Option<String>,
-    /// What went wrong, for people.
-    pub message: Option<String>,
-    /// When the program started.
-    pub started: Timestamp,
-    /// When it ended.
-    pub finished: Timestamp,
+/// What the kubelet asks, a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Carry out the run of this state file.
+    Run { run: PathBuf, spec: Spec },
+    /// Become the program, behind the mounts of its own: another supervisor asks that, or a kubelet that has no run in mind.
+    Become(Spec),
+    /// End the program within so many seconds.
+    Stop { grace: i64 },
 }
 
-/// Which process supervises: a pid alone may be another process after a reboot or a wrap of the pid space.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Identity {
-    /// Process id.
-    pub pid: i32,
-    /// Start time in clock ticks since boot.
-    pub start: u64,
-    /// The kernel's boot id.
-    pub boot: String,
+/// What the supervisor answers, a line of JSON each. `Taken` and `Ended` are the last word on a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// The run is another supervisor's.
+    Taken,
+    Started(Timestamp),
+    Ended(Exit),
 }
 
-impl Identity {
-    /// The identity of a living process.
-    #[must_use]
-    pub fn of(pid: i32) -> Option<Self> {
-        let (_, state, start) = stat(pid)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        (state != "Z").then(|| Self {
-            pid,
-            start,
-            boot: boot.trim().to_owned(),
+/// Runs a supervisor; to be called before anything that costs time or starts a thread.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Supervisor::new().and_then(|mut supervisor| supervisor.serve()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+struct Supervisor {
+    own: Identity,
+    control: UnixStream,
+    /// Bytes of the control stream that are no whole line yet.
+    inbox: Vec<u8>,
+    /// The kubelet is gone, so that no run comes after this one.
+    orphaned: bool,
+    child_ended: UnixStream,
+    terminated: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Supervisor {
+    fn new() -> io::Result<Self> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
+        let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+        control.set_nonblocking(true)?;
+        Ok(Self {
+            own: Identity::of(pid).ok_or(io::ErrorKind::NotFound)?,
+            control,
+            inbox: Vec::new(),
+            orphaned: false,
+            child_ended: signal_pipe(SIGCHLD)?,
+            terminated: signal_pipe(SIGTERM)?,
+            buffer: vec![0; OUTPUT_BUFFER_BYTES],
         })
     }
 
-    /// Whether that very process still runs.
-    #[must_use]
-    pub fn alive(&self) -> bool {
-        Self::of(self.pid).as_ref() == Some(self)
-    }
-}
-
-/// Writes a file so that a crash leaves the old one or the new one.
-pub(super) fn write_durably<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    path.parent()
-        .map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-}
-
-/// Runs the supervisor; the one argument is the directory of the run.
-#[must_use]
-pub fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(dir) = args.next().map(PathBuf::from) else {
-        return ExitCode::from(2);
-    };
-    let done = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(supervise(&dir)));
-    if done.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-async fn supervise(dir: &Path) -> io::Result<()> {
-    nix::sys::prctl::set_child_subreaper(true)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let own = i32::try_from(std::process::id()).map_err(io::Error::other)?;
-    write_durably(&dir.join("supervisor.json"), &Identity::of(own))?;
-    let spec: Spec = serde_json::from_slice(&fs::read(dir.join("spec.json"))?)?;
-    let log = Arc::new(Mutex::new(Log {
-        file: File::create(dir.join("log"))?,
-        left: spec.log_max,
-    }));
-    let started = Timestamp::now();
-    let end = |code, reason: Option<&str>, message| Exit {
-        code,
-        reason: reason.map(str::to_owned),
-        message,
-        started,
-        finished: Timestamp::now(),
-    };
-    let mut command = tokio::process::Command::new(spec.argv.first().map_or("", String::as_str));
-    command.args(spec.argv.iter().skip(1)).process_group(0);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if !spec.inherit {
-        command.env_clear().env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        );
-    }
-    command.envs(spec.env);
-    if let Some(cwd) = spec.cwd {
-        command.current_dir(cwd);
-    }
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            let code = if error.kind() == io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
-            return write_durably(
-                &dir.join("exit.json"),
-                &end(
-                    code,
-                    Some("StartError"),
-                    Some(format!("{}: {error}", spec.argv.join(" "))),
-                ),
-            );
-        }
-    };
-    let group = Pid::from_raw(
-        child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .unwrap_or(0),
-    );
-    // Should this process be killed, the kubelet ends the program by its group.
-    if let Some(program) = Identity::of(group.as_raw()) {
-        write_durably(&dir.join("program.json"), &program)?;
-    }
-    let out = child
-        .stdout
-        .take()
-        .map(|pipe| tokio::spawn(copy(pipe, "stdout", Arc::clone(&log))));
-    let err = child
-        .stderr
-        .take()
-        .map(|pipe| tokio::spawn(copy(pipe, "stderr", Arc::clone(&log))));
-    let status = tokio::select! {
-        status = child.wait() => status?,
-        _ = terminate.recv() => {
-            let grace = fs::read_to_string(dir.join("grace")).ok().and_then(|s| s.parse().ok()).unwrap_or(30);
-            let _ = killpg(group, Signal::SIGTERM);
-            if let Ok(status) = tokio::time::timeout(Duration::from_secs(grace), child.wait()).await {
-                status?
-            } else {
-                let _ = killpg(group, Signal::SIGKILL);
-                child.wait().await?
-            }
-        }
-    };
-    kill_descendants(own);
-    for copier in [out, err].into_iter().flatten() {
-        let _ = copier.await;
-    }
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(9));
-    write_durably(&dir.join("exit.json"), &end(code, None, None))
-}
-
-/// Parent, state and start time of a process.
-fn stat(pid: i32) -> Option<(i32, String, u64)> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name may hold spaces and parentheses: fields count from the last one.
-    let fields: Vec<&str> = line.get(line.rfind(')')? + 2..)?.split(' ').collect();
-    Some((
-        fields.get(1)?.parse().ok()?,
-        (*fields.first()?).to_owned(),
-        fields.get(19)?.parse().ok()?,
-    ))
-}
-
-/// Kills all that descends from `own` until nothing is left, also what has left its process group or session.
-fn kill_descendants(own: i32) {
-    loop {
-        let parents: Vec<(i32, i32)> = fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid| Some((pid, stat(pid)?.0)))
-            .collect();
-        let mut family = HashSet::from([own]);
+    fn serve(&mut self) -> io::Result<()> {
         loop {
-            let before = family.len();
-            for &(pid, parent) in &parents {
-                if family.contains(&parent) {
-                    family.insert(pid);
+            match self.next_request()? {
+                // A stop that has crossed the end of its run.
+                Some(Request::Stop { .. }) => {}
+                Some(Request::Run { run, spec }) => self.run(&Run::new(run), spec)?,
+                Some(Request::Become(spec)) => {
+                    let error = become_program(spec);
+                    let exit = Exit::without_program(128, "StartError", error.to_string());
+                    return self.reply(&Reply::Ended(exit));
+                }
+                None if self.orphaned => return Ok(()),
+                None => {
+                    let ready = wait([self.control.as_fd(), self.terminated.as_fd()], Some(IDLE))?;
+                    if ready != [true, false] {
+                        return Ok(());
+                    }
                 }
             }
-            if family.len() == before {
-                break;
-            }
-        }
-        family.remove(&own);
-        for pid in family {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        // As a subreaper this process inherits every orphan, so that no child means no descendant.
-        if waitpid(None, None).is_err() {
-            return;
         }
     }
-}
 
-struct Log {
-    file: File,
-    left: u64,
-}
-
-async fn copy(pipe: impl AsyncRead + Unpin, stream: &str, log: Arc<Mutex<Log>>) -> io::Result<()> {
-    let mut pipe = BufReader::new(pipe);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if (&mut pipe)
-            .take(LINE_MAX)
-            .read_until(b'\n', &mut line)
-            .await?
-            == 0
-        {
-            return Ok(());
+    /// The next whole request that has come in.
+    fn next_request(&mut self) -> io::Result<Option<Request>> {
+        loop {
+            if let Some(end) = self.inbox.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.inbox.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            match self.control.read(&mut self.buffer) {
+                Ok(0) => self.orphaned = true,
+                Ok(count) => {
+                    self.inbox
+                        .extend_from_slice(self.buffer.get(..count).unwrap_or_default());
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => self.orphaned = true,
+            }
+            return Ok(None);
         }
-        let tag = if line.pop_if(|last| *last == b'\n').is_some() {
-            "F"
-        } else {
-            "P"
+    }
+
+    /// Tells the kubelet, if it is still there: a later one reads the run's state.
+    fn reply(&mut self, reply: &Reply) -> io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        if self.control.write_all(&line).is_err() {
+            self.orphaned = true;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, run: &Run, spec: Spec) -> io::Result<()> {
+        if !run.claim(&self.own)? {
+            return self.reply(&Reply::Taken);
+        }
+        let mut log = LogFile::new(run.path().to_owned(), spec.log_max);
+        let Spec { bound, grace, .. } = spec;
+        let started = Timestamp::now();
+        let exit = match start(spec) {
+            Err(error) => Exit::without_program(128, "StartError", error.to_string()),
+            Ok(child) => {
+                let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+                // Should this process be killed, the kubelet ends the program by its identity.
+                if let Some(program) = Identity::of(pid) {
+                    run.set_program(&program, started)?;
+                }
+                self.reply(&Reply::Started(started))?;
+                let code = self.follow(run, child, Pid::from_raw(pid), (bound, grace), &mut log)?;
+                Exit {
+                    code,
+                    reason: None,
+                    message: None,
+                    started,
+                    finished: Timestamp::now(),
+                }
+            }
         };
-        let mut record = format!("{:.9} {stream} {tag} ", Timestamp::now()).into_bytes();
-        record.extend_from_slice(&line);
-        record.push(b'\n');
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        // A full log still drains the pipe: the program must not block on it.
-        if let Some(left) = log.left.checked_sub(record.len() as u64) {
-            log.left = left;
-            log.file.write_all(&record)?;
+        run.record(&exit)?;
+        self.reply(&Reply::Ended(exit))
+    }
+
+    /// Follows the program to its end and leaves nothing of it behind; returns its exit code.
+    fn follow(
+        &mut self,
+        run: &Run,
+        child: Child,
+        pid: Pid,
+        (bound, own_grace): (bool, i64),
+        log: &mut LogFile,
+    ) -> io::Result<i32> {
+        let mut streams = Streams::new(child)?;
+        let mut kill_at = None;
+        let mut told_alone = false;
+        let code = loop {
+            let [ended, terminated, control, out, err] = {
+                let control = (!self.orphaned).then(|| self.control.as_fd());
+                let fds = [
+                    Some(self.child_ended.as_fd()),
+                    Some(self.terminated.as_fd()),
+                    control,
+                    streams.out.as_ref().map(|source| source.pipe.as_fd()),
+                    streams.err.as_ref().map(|source| source.pipe.as_fd()),
+                ];
+                // The kubelet may have gone before the program had started.
+                let is_news = self.orphaned && bound && !told_alone;
+                let kill_in = kill_at.map(|at: Instant| at.saturating_duration_since(now()));
+                wait_for_some(
+                    fds,
+                    if is_news {
+                        Some(Duration::ZERO)
+                    } else {
+                        kill_in
+                    },
+                )?
+            };
+            if out || err {
+                streams.copy(&mut self.buffer, log);
+            }
+            if ended {
+                drain(&mut self.child_ended);
+                if let Some(code) = reap(pid) {
+                    break code;
+                }
+            }
+            let mut grace = None;
+            if terminated {
+                drain(&mut self.terminated);
+                grace = Some(run.grace().unwrap_or(own_grace));
+            }
+            if control {
+                while let Some(request) = self.next_request()? {
+                    if let Request::Stop { grace: seconds } = request {
+                        grace = Some(seconds);
+                    }
+                }
+            }
+            if self.orphaned && bound && !told_alone {
+                told_alone = true;
+                grace = Some(own_grace);
+            }
+            if let Some(seconds) = grace {
+                let at = now() + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+                kill_at = Some(kill_at.map_or(at, |earlier: Instant| earlier.min(at)));
+                if seconds > 0 {
+                    let _ = kill(pid, Signal::SIGTERM);
+                }
+            }
+            if kill_at.is_some_and(|at| at <= now()) {
+                let _ = kill(pid, Signal::SIGKILL);
+                kill_at = None;
+            }
+        };
+        self.end_descendants();
+        drain(&mut self.child_ended);
+        // Everybody who could write is dead: what is in the pipes is all there will be.
+        streams.copy_all(&mut self.buffer, log);
+        Ok(code)
+    }
+
+    /// Kills all that is left of the program, also what has left its process group or session.
+    fn end_descendants(&self) {
+        loop {
+            // As a subreaper this process inherits every orphan, so that no child means no descendant.
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Err(Errno::ECHILD) => return,
+                Ok(WaitStatus::StillAlive) => {
+                    for pid in descendants(self.own.pid) {
+                        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    }
+                    let _ = waitpid(None, None);
+                }
+                _ => {}
+            }
         }
     }
 }

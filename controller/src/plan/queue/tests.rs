@@ -192,6 +192,7 @@ fn observed(job: Job, pods: Vec<Arc<Pod>>, queue: QueueView) -> Observed {
         expectations_met: true,
         removals_in_flight: HashSet::new(),
         backoff: super::super::BackoffRecord::default(),
+        retry_delay: super::super::RetryDelay::default(),
         queue,
         gone: Vec::new(),
         forgiven: Forgiven::default(),

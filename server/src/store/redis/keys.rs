@@ -44,6 +44,9 @@ use redis::Cmd;
 #[cfg(test)]
 pub(super) const LAYOUT: u32 = 1;
 
+/// The tokens: a hash from a token's id to its JSON.
+pub(super) const TOKENS: &str = "gangline:{tokens}";
+
 /// All queue names by when to look after them.
 pub(super) const QUEUES: &str = "gangline:{queues}";
 

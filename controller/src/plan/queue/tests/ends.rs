@@ -218,3 +218,31 @@ fn the_first_success_stops_creation_and_the_queue_once_the_others_have_settled()
     );
     assert!(matches!(plan.queue_actions[1], QueueAction::Stop { .. }));
 }
+
+#[test]
+fn the_progress_names_what_did_not_go_well() {
+    let text = |counts| {
+        planned(
+            job(json!({})),
+            vec![],
+            seen(snapshot(Phase::Sealed, counts)),
+        )
+        .progress
+    };
+    let counts = Counts {
+        done: 730,
+        dead: 2,
+        leased: 8,
+        ready: 260,
+        ..Counts::default()
+    };
+    assert_eq!(text(counts).as_deref(), Some("730/1000 done, 2 dead"));
+    assert_eq!(text(ready(3)).as_deref(), Some("0/3 done"));
+    // What cannot be seen is not made up.
+    let unseen = planned(
+        job(json!({})),
+        vec![],
+        QueueView::Unavailable("away".into()),
+    );
+    assert_eq!(unseen.progress, None);
+}

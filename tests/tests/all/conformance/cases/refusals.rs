@@ -42,6 +42,8 @@ pub(crate) async fn unknown_fields_are_refused_with_their_path(q: Queue) {
         "invalid_body",
         "items[1].prio",
     );
+    let array = q.put(json!([3, null])).await;
+    assert_eq!(array.refused(400), "invalid_body");
     check(q.put(json!({"colour": 1})).await, "invalid_body", "colour");
     let exchange = json!({"worker": "w", "lease": {"number": 1, "max": 1, "wait": 1}});
     check(q.exchange(exchange).await, "invalid_body", "lease.wait");
@@ -119,6 +121,8 @@ pub(crate) async fn forms_and_other_media_types_are_refused(q: Queue) {
         "",
         "{",
         "[]",
+        "[[{\"payload\":1}]]",
+        " [1,null]",
         "{\"payload\":1}x",
         "{\"payload\":\u{1}}",
         "{}",

@@ -1,0 +1,190 @@
+//! Everything on one machine: the queue service, the local cluster and the controller.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gangline_controller::plan::RetryDelay;
+use gangline_controller::plan::queue::Wrapper;
+use gangline_controller::{Controller, HttpQueueService, Settings as ControllerSettings};
+use gangline_local_cluster::{Config as ClusterConfig, LocalCluster, kubelet};
+use gangline_server::{Config, LimitsConfig, ServeError, Server, StoreConfig};
+use gangline_worker::Client;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind};
+
+/// The hidden role of this binary that keeps the process of a container.
+pub(crate) const SUPERVISE: &str = "supervise";
+/// Nobody waits for anything but the worker that was lost, so it is replaced soon.
+const RUN_RETRY_DELAY: RetryDelay = RetryDelay {
+    base: Duration::from_millis(100),
+    cap: Duration::from_secs(10),
+};
+/// How long the parts may take to stop.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
+/// What the parts are to be.
+pub(crate) struct Settings<'a> {
+    /// Where they keep their state.
+    pub(crate) dir: &'a Path,
+    /// What callers must show.
+    pub(crate) token: &'a str,
+    /// Where the queue service listens.
+    pub(crate) listen: SocketAddr,
+    /// How long Pods live.
+    pub(crate) pods: PodLife,
+}
+
+/// How long Pods live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PodLife {
+    /// They are part of this process: they have its environment, are replaced at once when they
+    /// are lost, and end with it.
+    Run,
+    /// They are the cluster's, as with Kubernetes.
+    Cluster,
+}
+
+/// The running parts.
+pub(crate) struct Local {
+    /// The queue service.
+    pub(crate) queues: Client,
+    /// The cluster's API.
+    pub(crate) cluster: kube::Client,
+    local_cluster: Arc<LocalCluster>,
+    /// Why the queue service has stopped by itself.
+    failure: Option<oneshot::Receiver<ServeError>>,
+    parts: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Local {
+    /// Starts the parts.
+    pub(crate) async fn start(settings: Settings<'_>) -> Result<Self, Error> {
+        let Settings {
+            dir,
+            token,
+            listen,
+            pods,
+        } = settings;
+        let server = Server::bind(Config {
+            listen,
+            token: Some(token.to_owned()),
+            store: StoreConfig::Embedded {
+                data_dir: dir.join("queue"),
+            },
+            limits: LimitsConfig::default(),
+        })
+        .await?;
+        let url = format!("http://{}", server.address());
+        let queues = Client::new(&url, Some(token.to_owned()))?;
+        let binary = binary()?;
+        let local_cluster = Arc::new(open_cluster(dir, &binary, pods)?);
+        let cluster = kube::Client::new(local_cluster.service(), "default");
+        let controller = Controller::new(
+            cluster.clone(),
+            HttpQueueService::new(queues.clone(), Some(token.to_owned())),
+            controller_settings(url, binary, pods),
+        );
+        let stop = CancellationToken::new();
+        let (failed, failure) = oneshot::channel();
+        let serving = server.run(stop.clone());
+        let running = (Arc::clone(&local_cluster), stop.clone());
+        let controlling = controller.run(stop.clone());
+        let parts = vec![
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    // Nobody may be left to hear it.
+                    let _ = failed.send(error);
+                }
+            }),
+            tokio::spawn(async move { running.0.run(running.1).await }),
+            tokio::spawn(async move {
+                // Without an election there is no leadership to lose.
+                let _ = controlling.await;
+            }),
+        ];
+        Ok(Self {
+            queues,
+            cluster,
+            local_cluster,
+            failure: Some(failure),
+            parts,
+            stop,
+        })
+    }
+
+    /// Serves the cluster's API on `listener` to whoever shows `token`.
+    pub(crate) fn serve_cluster(&mut self, listener: TcpListener, token: String) {
+        let (cluster, stop) = (Arc::clone(&self.local_cluster), self.stop.clone());
+        self.parts.push(tokio::spawn(async move {
+            if let Err(error) = cluster.serve(listener, token, stop).await {
+                tracing::error!(%error, "the cluster's API is served no more");
+            }
+        }));
+    }
+
+    /// Waits until the queue service has stopped by itself, and says why.
+    pub(crate) async fn failed(&mut self) -> Error {
+        let Some(failure) = &mut self.failure else {
+            return std::future::pending().await;
+        };
+        let said = failure.await;
+        self.failure = None;
+        match said {
+            Ok(error) => error.into(),
+            Err(_) => Error::new(Kind::ServiceLost, "the queue service has stopped"),
+        }
+    }
+
+    /// Stops the parts.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        for part in self.parts {
+            // A part that hangs goes with the process.
+            let _ = tokio::time::timeout(STOP_TIME, part).await;
+        }
+    }
+}
+
+fn open_cluster(dir: &Path, binary: &str, pods: PodLife) -> Result<LocalCluster, Error> {
+    let root = dir.join("pods");
+    if pods == PodLife::Run {
+        // What the Pods of an earlier run have left is of no use to this one.
+        let _ = std::fs::remove_dir_all(&root);
+    }
+    let kubelet = kubelet::Config {
+        inherit: pods == PodLife::Run,
+        bound: pods == PodLife::Run,
+        ..kubelet::Config::new(root, vec![binary.to_owned(), SUPERVISE.to_owned()])
+    };
+    let objects = (pods != PodLife::Run).then(|| dir.join("objects"));
+    LocalCluster::open(ClusterConfig { kubelet, objects })
+        .map_err(|error| Error::disk(format!("cannot open the cluster: {error}")))
+}
+
+fn controller_settings(url: String, binary: String, pods: PodLife) -> ControllerSettings {
+    let settings = ControllerSettings::local(url, Wrapper::Path(binary.replace('$', "$$")));
+    match pods {
+        PodLife::Cluster => settings,
+        PodLife::Run => ControllerSettings {
+            pod_retry_delay: RUN_RETRY_DELAY,
+            ..settings
+        },
+    }
+}
+
+/// Returns the path of this binary, as a Pod can name it.
+pub(crate) fn binary() -> Result<String, Error> {
+    let path = std::env::current_exe()
+        .map_err(|error| Error::disk(format!("cannot tell where this program lies: {error}")))?;
+    path.into_os_string().into_string().map_err(|path| {
+        let text = format!("the path {} of this program is not UTF-8", path.display());
+        Error::disk(text)
+    })
+}

@@ -1,0 +1,292 @@
+//! What a run is to do: a program for every item, or a manifest; either way it becomes a Job.
+
+use std::io::Read;
+use std::path::Path;
+
+use gangline_controller::api::Job;
+use gangline_controller::api::names::GANGLINE_CONTROLLER;
+use gangline_controller::plan::queue::QueueSpec;
+use http::Request;
+use kube::Client;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::commands::exec::ExecArgs;
+use crate::commands::local;
+use crate::error::{Error, Kind};
+
+/// Where namespaces are created.
+const NAMESPACES: &str = "/api/v1/namespaces";
+/// The name of the Job and of the queue of a program's run.
+const NAME: &str = "run";
+/// How long a worker may take to leave once it is told to go.
+const GRACE_SECONDS: u64 = 5;
+/// Workers lost without an item done meanwhile, after which the run is given up.
+const LOST_MAX: u32 = 20;
+/// Exit codes of workers that will fare no better when they are started again: called in a way
+/// that cannot work, and refused credentials.
+const HOPELESS: [i32; 2] = [2, 77];
+/// The most workers that jobs are spread over without being asked.
+const WORKERS_MAX: u16 = 8;
+
+/// A Job to be created, and what it needs to be there.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// The Job's manifest, with a namespace.
+    job: Value,
+    namespace: String,
+    /// Objects to create before.
+    others: Vec<Value>,
+    /// The Job's queue; one without is a Job as Kubernetes knows it.
+    pub(super) queue: Option<QueueSpec>,
+    /// What a run that resumes this one has to be called with.
+    pub(super) record: Vec<String>,
+}
+
+impl Work {
+    /// Makes the Job that runs a program for every item, with `jobs` at a time.
+    pub(super) fn of_program(
+        exec: &ExecArgs,
+        jobs: u16,
+        workers: Option<u16>,
+        attempts: u16,
+    ) -> Result<Self, Error> {
+        exec.check()?;
+        let workers = workers_for(jobs, workers)?;
+        let directory = std::env::current_dir()
+            .map_err(|error| Error::disk(format!("cannot tell the current directory: {error}")))?;
+        let directory = directory.into_os_string().into_string().map_err(|path| {
+            let text = format!("the current directory {} is not UTF-8", path.display());
+            Error::usage(text)
+        })?;
+        let mut command = vec![unexpanded(&local::binary()?), "work".into()];
+        command.push(format!("--jobs={}", jobs / workers));
+        command.push(format!("--attempts={attempts}"));
+        // Programs find their files from where they run.
+        let mut record = vec![format!("cd {directory}")];
+        for argument in exec.as_arguments() {
+            let argument = argument.into_string().map_err(|argument| {
+                Error::usage(format!("the argument {} is not UTF-8", argument.display()))
+            })?;
+            command.push(unexpanded(&argument));
+            record.push(argument);
+        }
+        let job = json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": NAME,
+                "annotations": {
+                    "gangline.dev/queue": NAME,
+                    // Workers are there before the items are.
+                    "gangline.dev/scale-to-items": "false",
+                    "gangline.dev/drain-seconds": GRACE_SECONDS.to_string(),
+                },
+            },
+            "spec": {
+                "parallelism": workers,
+                "backoffLimit": LOST_MAX,
+                "podFailurePolicy": { "rules": [{
+                    "action": "FailJob",
+                    "onExitCodes": { "operator": "In", "values": HOPELESS },
+                }] },
+                "template": { "spec": {
+                    "restartPolicy": "Never",
+                    "terminationGracePeriodSeconds": GRACE_SECONDS,
+                    "containers": [{
+                        "name": "worker",
+                        "image": "gangline",
+                        "command": command,
+                        "workingDir": directory,
+                    }],
+                } },
+            },
+        });
+        Self::new(job, Vec::new(), record)
+    }
+
+    /// Reads the Job of a manifest, which may have other objects that it needs; `-` is stdin.
+    pub(super) fn of_manifest(path: &Path, jobs: Option<u16>) -> Result<Self, Error> {
+        let name = path.display();
+        let text = read(path)
+            .map_err(|error| Error::usage(format!("cannot read the manifest {name}: {error}")))?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
+            .map_err(|error| Error::usage(format!("{name} is no YAML: {error}")))?;
+        let (mut found, others): (Vec<Value>, Vec<Value>) = documents
+            .into_iter()
+            .filter(|document| !document.is_null())
+            .flat_map(items)
+            .partition(|document| document["kind"] == "Job");
+        if let Some(other) = others.iter().find(|document| !document.is_object()) {
+            return Err(Error::usage(format!("{name}: {other} is no object")));
+        }
+        let (Some(mut job), true) = (found.pop(), found.is_empty()) else {
+            let count = found.len() + 1;
+            let text = format!("{name} must hold exactly one Job, not {count}");
+            return Err(Error::usage(match count {
+                1 => format!("{name} must hold a Job, and holds none"),
+                _ => text,
+            }));
+        };
+        if let (Some(jobs), Some(spec)) = (jobs, job["spec"].as_object_mut()) {
+            spec.insert("parallelism".into(), jobs.into());
+        }
+        let hash = Sha256::digest(text.as_bytes());
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::new(job, others, vec!["-f".into(), name.to_string(), hash])
+    }
+
+    fn new(mut job: Value, others: Vec<Value>, record: Vec<String>) -> Result<Self, Error> {
+        let namespace = match &job["metadata"]["namespace"] {
+            Value::Null => "default".to_owned(),
+            Value::String(namespace) => namespace.clone(),
+            other => {
+                let text = format!("metadata.namespace must be a text, not {other}");
+                return Err(Error::usage(text));
+            }
+        };
+        if let Some(metadata) = job["metadata"].as_object_mut() {
+            metadata.insert("namespace".into(), namespace.clone().into());
+        }
+        let typed: Job = serde_path_to_error::deserialize(&job).map_err(|error| {
+            let (path, inner) = (error.path().to_string(), error.inner());
+            Error::usage(format!("the Job's {path}: {inner}"))
+        })?;
+        if typed.name().is_empty() {
+            return Err(Error::usage("the Job's metadata.name is missing"));
+        }
+        if let Some(never) = never_ends(&typed) {
+            return Err(Error::usage(format!(
+                "the Job's {never}, so it would never end"
+            )));
+        }
+        let queue = QueueSpec::of(&typed).map_err(|error| {
+            let text = crate::error::chain(&error);
+            Error::usage(format!("the Job's {text}"))
+        })?;
+        Ok(Self {
+            job,
+            namespace,
+            others,
+            queue,
+            record,
+        })
+    }
+
+    /// Creates the objects, the Job last.
+    pub(super) async fn create(&self, cluster: &Client) -> Result<Job, Error> {
+        let namespace = &self.namespace;
+        if namespace != "default" {
+            let object = json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace },
+            });
+            create(cluster, NAMESPACES, &object).await?;
+        }
+        for object in &self.others {
+            if object["kind"] == "Namespace" && object["metadata"]["name"] == *namespace {
+                continue;
+            }
+            let path = collection(object, namespace)?;
+            create(cluster, &path, object).await?;
+        }
+        let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs");
+        let created = create(cluster, &path, &self.job).await?;
+        serde_json::from_value(created)
+            .map_err(|error| Error::new(Kind::Failed, format!("the Job that was created: {error}")))
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path)
+}
+
+/// Protects a word from the expansion of a Pod's command, where `$(NAME)` is a variable.
+fn unexpanded(word: &str) -> String {
+    word.replace('$', "$$")
+}
+
+/// Returns what keeps a Job from coming to an end where nobody changes it.
+fn never_ends(job: &Job) -> Option<String> {
+    let manager = job.spec.managed_by.as_deref();
+    if let Some(other) = manager.filter(|name| *name != GANGLINE_CONTROLLER) {
+        return Some(format!("spec.managedBy is {other:?}, which nobody here is"));
+    }
+    if job.is_suspended() {
+        return Some("spec.suspend is true".into());
+    }
+    (job.parallelism() == 0).then(|| "spec.parallelism is 0".into())
+}
+
+/// Takes a List apart.
+fn items(mut document: Value) -> Vec<Value> {
+    if document["kind"] == "List"
+        && let Some(Value::Array(items)) = document.get_mut("items").map(Value::take)
+    {
+        return items;
+    }
+    vec![document]
+}
+
+/// Returns where objects of this kind are created.
+fn collection(object: &Value, namespace: &str) -> Result<String, Error> {
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    let own = object["metadata"]["namespace"].as_str();
+    let namespace = own.unwrap_or(namespace);
+    let plural = match (text("apiVersion"), text("kind")) {
+        ("v1", "Namespace") => return Ok(NAMESPACES.into()),
+        ("v1", "ConfigMap") => "configmaps",
+        ("v1", "Secret") => "secrets",
+        ("v1", "Service") => "services",
+        ("v1", "ServiceAccount") => "serviceaccounts",
+        (version, kind) => {
+            return Err(Error::usage(format!(
+                "a run creates Jobs, and ConfigMaps, Secrets, Services, ServiceAccounts and \
+                 Namespaces for them, but no {kind:?} of {version:?}"
+            )));
+        }
+    };
+    Ok(format!("/api/v1/namespaces/{namespace}/{plural}"))
+}
+
+async fn create(cluster: &Client, path: &str, object: &Value) -> Result<Value, Error> {
+    let request = Request::post(format!("{path}?fieldValidation=Strict"))
+        .header("content-type", "application/json")
+        .body(object.to_string().into_bytes())
+        .map_err(Error::usage)?;
+    match cluster.request(request).await {
+        Ok(created) => Ok(created),
+        Err(kube::Error::Api(status)) if status.code < 500 => Err(Error::usage(status.message)),
+        Err(error) => Err(Error::new(Kind::Failed, crate::error::chain(&error))),
+    }
+}
+
+/// Returns how many workers share the jobs: each of them runs as many at a time.
+fn workers_for(jobs: u16, asked: Option<u16>) -> Result<u16, Error> {
+    match asked {
+        Some(workers) if jobs.is_multiple_of(workers) => Ok(workers),
+        Some(workers) => Err(Error::usage(format!(
+            "--workers must divide the number of jobs, and {workers} does not divide {jobs}"
+        ))),
+        None => Ok((2..=WORKERS_MAX)
+            .find(|workers| jobs.is_multiple_of(*workers))
+            .unwrap_or(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::workers_for;
+
+    #[test]
+    fn jobs_are_spread_evenly_over_few_workers() {
+        let workers = |jobs| workers_for(jobs, None).unwrap();
+        assert_eq!([1, 2, 3, 8, 15, 11].map(workers), [1, 2, 3, 2, 3, 1]);
+        assert_eq!(workers_for(8, Some(4)).unwrap(), 4);
+        assert!(workers_for(8, Some(3)).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! Pods: their defaults, the one node that they all go to, and what of them may change.
+
+use serde_json::{Value, json};
+
+use super::error::Cause;
+use super::write::time;
+use crate::node::NODE_NAME;
+use crate::objects::{field, items_mut};
+
+fn default(value: &mut Value, key: &str, fallback: impl Into<Value>) {
+    if value[key].is_null() {
+        value[key] = fallback.into();
+    }
+}
+
+/// Completes the spec of a Pod or of a template.
+pub(super) fn default_spec(spec: &mut Value) {
+    default(spec, "restartPolicy", "Always");
+    default(spec, "terminationGracePeriodSeconds", 30);
+    default(spec, "dnsPolicy", "ClusterFirst");
+    default(spec, "securityContext", json!({}));
+    default(spec, "schedulerName", "default-scheduler");
+    for list in ["initContainers", "containers"] {
+        items_mut(spec, list).for_each(default_container);
+    }
+    for volume in items_mut(spec, "volumes") {
+        for source in ["configMap", "secret", "downwardAPI", "projected"] {
+            if let Some(source) = volume.get_mut(source) {
+                default(source, "defaultMode", 0o644);
+            }
+        }
+        // A volume that says nothing else is an empty directory.
+        if volume.as_object().is_some_and(|fields| fields.len() == 1) {
+            volume["emptyDir"] = json!({});
+        }
+    }
+}
+
+fn default_container(container: &mut Value) {
+    default(container, "terminationMessagePath", "/dev/termination-log");
+    default(container, "terminationMessagePolicy", "File");
+    default(container, "resources", json!({}));
+    let pull = match container["image"].as_str().and_then(tag) {
+        None | Some("latest") => "Always",
+        Some(_) => "IfNotPresent",
+    };
+    default(container, "imagePullPolicy", pull);
+    for port in items_mut(container, "ports") {
+        default(port, "protocol", "TCP");
+    }
+    for variable in items_mut(container, "env") {
+        if let Some(source) = variable.pointer_mut("/valueFrom/fieldRef") {
+            default(source, "apiVersion", "v1");
+        }
+    }
+    // What is limited and not asked for is asked for as far as it is limited.
+    if let Some(limits) = container["resources"]["limits"].as_object().cloned() {
+        for (name, limit) in limits {
+            default(&mut container["resources"]["requests"], &name, limit);
+        }
+    }
+}
+
+/// The tag or digest of an image.
+fn tag(image: &str) -> Option<&str> {
+    let last = image.rsplit('/').next()?;
+    if let Some((_, digest)) = last.split_once('@') {
+        return Some(digest);
+    }
+    last.split_once(':').map(|(_, tag)| tag)
+}
+
+pub(super) fn prepare_create(pod: &mut Value) {
+    pod["metadata"]["generation"] = 1.into();
+    default_spec(&mut pod["spec"]);
+    default(&mut pod["spec"], "enableServiceLinks", true);
+    default(&mut pod["spec"], "serviceAccountName", "default");
+    pod["status"] = json!({ "phase": "Pending", "qosClass": "BestEffort" });
+    schedule(pod);
+}
+
+pub(super) fn prepare_update(pod: &mut Value) {
+    default_spec(&mut pod["spec"]);
+    schedule(pod);
+}
+
+/// Sends a Pod to the node, unless a gate keeps it back.
+fn schedule(pod: &mut Value) {
+    if !field(pod, "spec.nodeName").is_empty() {
+        return;
+    }
+    let is_gated = pod["spec"]["schedulingGates"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty());
+    let condition = if is_gated {
+        json!({
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastTransitionTime": time(),
+        })
+    } else {
+        pod["spec"]["nodeName"] = NODE_NAME.into();
+        json!({ "type": "PodScheduled", "status": "True", "lastTransitionTime": time() })
+    };
+    let conditions = pod["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let others = conditions
+        .into_iter()
+        .filter(|other| other["type"] != "PodScheduled");
+    let others: Vec<Value> = others.chain([condition]).collect();
+    pod["status"]["conditions"] = others.into();
+}
+
+pub(super) fn validate_create(pod: &Value) -> Vec<Cause> {
+    let mut causes = validate_spec(&pod["spec"], "spec");
+    let policy = field(pod, "spec.restartPolicy");
+    let known = ["Always", "OnFailure", "Never"];
+    if !known.contains(&policy) {
+        causes.push(Cause::not_supported("spec.restartPolicy", policy, &known));
+    }
+    causes
+}
+
+/// Judges what the kubelet relies on, in a Pod and in a template.
+pub(super) fn validate_spec(spec: &Value, path: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let list = |key: &str| spec[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    if list("containers").is_empty() {
+        causes.push(Cause::required(format!("{path}.containers"), ""));
+    }
+    let mut names = Vec::new();
+    for key in ["initContainers", "containers"] {
+        for (position, container) in list(key).iter().enumerate() {
+            let at = format!("{path}.{key}[{position}]");
+            let name = container["name"].as_str().unwrap_or_default();
+            if name.is_empty() {
+                causes.push(Cause::required(format!("{at}.name"), ""));
+            } else if !super::strategy::is_dns_label(name) {
+                let why = "a container's name must be a DNS label";
+                causes.push(Cause::invalid(format!("{at}.name"), &json!(name), why));
+            } else if names.contains(&name) {
+                causes.push(Cause::duplicate(format!("{at}.name"), &json!(name)));
+            }
+            names.push(name);
+            if container["image"].as_str().unwrap_or_default().is_empty() {
+                causes.push(Cause::required(format!("{at}.image"), ""));
+            }
+        }
+    }
+    if spec["activeDeadlineSeconds"]
+        .as_i64()
+        .is_some_and(|seconds| seconds < 1)
+    {
+        let why = "must be between 1 and 2147483647, inclusive";
+        let field = format!("{path}.activeDeadlineSeconds");
+        causes.push(Cause::invalid(field, &spec["activeDeadlineSeconds"], why));
+    }
+    if spec["terminationGracePeriodSeconds"]
+        .as_i64()
+        .is_some_and(|seconds| seconds < 0)
+    {
+        let why = "must be greater than or equal to 0";
+        let field = format!("{path}.terminationGracePeriodSeconds");
+        causes.push(Cause::invalid(
+            field,
+            &spec["terminationGracePeriodSeconds"],
+            why,
+        ));
+    }
+    causes
+}
+
+pub(super) fn validate_update(before: &Value, new: &Value) -> Vec<Cause> {
+    let mut causes = validate_create(new);
+    if fixed(&before["spec"]) != fixed(&new["spec"]) {
+        let why = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+        causes.push(Cause::forbidden("spec", why));
+    }
+    causes
+}
+
+/// The part of a spec that may not change.
+fn fixed(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(fields) = spec.as_object_mut() {
+        for key in [
+            "activeDeadlineSeconds",
+            "tolerations",
+            "schedulingGates",
+            "nodeName",
+        ] {
+            fields.remove(key);
+        }
+    }
+    for list in ["initContainers", "containers"] {
+        for container in items_mut(&mut spec, list) {
+            if let Some(fields) = container.as_object_mut() {
+                fields.remove("image");
+                fields.remove("imagePullPolicy");
+            }
+        }
+    }
+    spec
+}

@@ -1,0 +1,45 @@
+//! The local cluster as a whole: Jobs, its API over HTTP, and `kubectl` as its client.
+//!
+//! Without the usual harness, since this executable is also the supervisor.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
+
+mod jobs;
+mod kubectl;
+mod restart;
+mod serve;
+mod world;
+
+use std::process::ExitCode;
+
+use gangline_local_cluster::kubelet::supervisor;
+use world::World;
+
+async fn all() {
+    let root = tempfile::tempdir().unwrap();
+    let world = World::start(root.path()).await;
+    let cluster = &world.cluster;
+    jobs::bad_requests_are_refused_with_the_field(cluster).await;
+    jobs::a_watch_goes_on_where_a_list_was_read(cluster).await;
+    Box::pin(jobs::jobs_of_every_kind_come_to_their_end(cluster)).await;
+    jobs::a_work_queue_makes_no_pods_after_the_first_success(cluster).await;
+    Box::pin(jobs::a_deleted_job_takes_its_pods_along(cluster)).await;
+    jobs::an_orphaned_pod_stays(cluster).await;
+    jobs::a_finished_job_goes_when_its_time_is_over(cluster).await;
+    serve::nobody_comes_in_without_the_token(&world).await;
+    serve::a_client_library_works_over_http(&world).await;
+    Box::pin(serve::logs_are_followed_and_cut(&world)).await;
+    kubectl::a_session_works_without_a_flag(&world).await;
+    Box::pin(serve::a_watch_ends_with_the_server(world)).await;
+    Box::pin(restart::objects_and_processes_outlive_the_server()).await;
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == "supervise")
+    {
+        return supervisor::main();
+    }
+    tokio::runtime::Runtime::new().unwrap().block_on(all());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,119 @@
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{SCHEMAS, description, text};
+
+/// `UPDATE_SNAPSHOTS=1 cargo test -p gangline-server openapi` writes the file anew.
+#[test]
+fn the_checked_in_description_is_that_of_the_routes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.json");
+    let text = text();
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == text,
+        "docs/openapi.json has drifted: UPDATE_SNAPSHOTS=1 cargo test -p gangline-server openapi"
+    );
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let description = description();
+    let mut waiting = vec![&description];
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(reference)) = fields.get("$ref") {
+                    let pointer = reference.strip_prefix('#').unwrap();
+                    assert!(description.pointer(pointer).is_some(), "{reference}");
+                }
+                waiting.extend(fields.values());
+            }
+            Value::Array(values) => waiting.extend(values),
+            _ => {}
+        }
+    }
+}
+
+fn schema(name: &str) -> Value {
+    let schemas: Value = serde_json::from_str(SCHEMAS).unwrap();
+    schemas[name].clone()
+}
+
+/// Compares a schema with a value that has all its fields.
+#[track_caller]
+fn check(name: &str, full: &impl Serialize) {
+    let schema = schema(name);
+    let full = serde_json::to_value(full).unwrap();
+    let names = |object: &Value| -> BTreeSet<String> {
+        object.as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(names(&schema["properties"]), names(&full), "{name}");
+}
+
+/// Compares the values of an enumeration with those of its type.
+#[track_caller]
+fn check_enum<T: Serialize>(name: &str, all: &[T]) {
+    assert_eq!(schema(name)["enum"], json!(all), "{name}");
+}
+
+#[test]
+fn schemas_are_those_of_the_types() {
+    use gangline_protocol::{
+        Counts, ErrorCode, ItemState, NewItem, Phase, QueueSettings, Role, SettingsPatch,
+        SettleOutcome, SettleStatus, StopOutcome,
+    };
+    check_enum("ErrorCode", &ErrorCode::ALL);
+    check_enum("Role", &Role::ALL);
+    check_enum(
+        "Phase",
+        &[Phase::Open, Phase::Sealed, Phase::Drained, Phase::Stopped],
+    );
+    check_enum("StopOutcome", &[StopOutcome::Success, StopOutcome::Failure]);
+    check_enum(
+        "SettleOutcome",
+        &[
+            SettleOutcome::Done,
+            SettleOutcome::Retry,
+            SettleOutcome::Dead,
+            SettleOutcome::Release,
+        ],
+    );
+    check_enum(
+        "SettleStatus",
+        &[
+            SettleStatus::Ok,
+            SettleStatus::AlreadySettled,
+            SettleStatus::StaleLease,
+            SettleStatus::Cancelled,
+            SettleStatus::UnknownItem,
+            SettleStatus::Over,
+        ],
+    );
+    check_enum(
+        "ItemState",
+        &[
+            ItemState::Ready,
+            ItemState::Delayed,
+            ItemState::Leased,
+            ItemState::Done,
+            ItemState::Dead,
+            ItemState::Cancelled,
+            ItemState::Abandoned,
+        ],
+    );
+    check("Counts", &Counts::default());
+    let settings = QueueSettings {
+        max_leased: Some(1),
+        ..QueueSettings::default()
+    };
+    check("QueueSettings", &settings);
+    let patch: SettingsPatch = serde_json::from_value(json!(settings)).unwrap();
+    check("SettingsPatch", &patch);
+    let item = json!({"payload": 1, "key": "k", "priority": 1, "delayMs": 1, "timeLimitMs": 1,
+        "maxAttempts": 1, "traceparent": "t"});
+    check("NewItem", &serde_json::from_value::<NewItem>(item).unwrap());
+}

@@ -1,0 +1,224 @@
+//! A headless Chromium with one page, driven by the DevTools protocol.
+
+use std::collections::VecDeque;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// The program, as Debian calls it.
+const PROGRAM: &str = "chromium";
+
+/// How long a page may take to come to show what is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A browser; dropping it ends it.
+#[derive(Debug)]
+pub struct Browser {
+    child: Child,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    last_id: u64,
+    events: VecDeque<Value>,
+    /// Kept open: a browser that cannot write its log ends.
+    _stderr: BufReader<ChildStderr>,
+    _profile: TempDir,
+}
+
+/// Says out loud why a test of the browser does not run, if there is none.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub fn is_missing() -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&paths).any(|path| path.join(PROGRAM).exists());
+    if !found {
+        eprintln!("SKIPPED: there is no {PROGRAM}; apt-get install {PROGRAM}");
+    }
+    !found
+}
+
+impl Browser {
+    /// Starts a browser with an empty profile and an empty page.
+    pub async fn start() -> Self {
+        let profile = tempfile::tempdir().expect("a directory");
+        let mut child = Command::new(PROGRAM)
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--remote-debugging-port=0",
+            ])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the browser to start");
+        let mut stderr = BufReader::new(child.stderr.take().expect("its stderr"));
+        let browser = address(&mut stderr).await;
+        let page = page_of(&browser).await;
+        let (socket, _) = tokio_tungstenite::connect_async(page)
+            .await
+            .expect("the page to be driven");
+        let mut browser = Self {
+            child,
+            socket,
+            last_id: 0,
+            events: VecDeque::new(),
+            _stderr: stderr,
+            _profile: profile,
+        };
+        for domain in ["Page", "Runtime", "Network", "Log"] {
+            browser.call(&format!("{domain}.enable"), json!({})).await;
+        }
+        browser
+    }
+
+    /// Carries out a command of the protocol.
+    pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.last_id += 1;
+        let id = self.last_id;
+        let command = json!({"id": id, "method": method, "params": parameters});
+        let message = Message::text(command.to_string());
+        self.socket.send(message).await.expect("the browser");
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await;
+            let message = message.expect("an answer in time").expect("the browser");
+            let Message::Text(text) = message.expect("a message") else {
+                continue;
+            };
+            let mut message: Value = serde_json::from_str(&text).expect("JSON");
+            if message["id"] == id {
+                assert!(message["error"].is_null(), "{method}: {message}");
+                return message["result"].take();
+            }
+            self.events.push_back(message);
+        }
+    }
+
+    /// Goes to an address.
+    pub async fn open(&mut self, url: &str) {
+        let left = self.call("Page.navigate", json!({"url": url})).await;
+        assert!(left["errorText"].is_null(), "{left}");
+    }
+
+    /// Returns the value of an expression in the page; a promise is waited for.
+    pub async fn evaluate(&mut self, expression: &str) -> Value {
+        let parameters = json!({
+            "expression": expression, "returnByValue": true, "awaitPromise": true,
+        });
+        let mut answer = self.call("Runtime.evaluate", parameters).await;
+        assert!(answer["exceptionDetails"].is_null(), "{answer}");
+        answer["result"]["value"].take()
+    }
+
+    /// Returns the visible text of the first element that a selector finds.
+    pub async fn text(&mut self, selector: &str) -> String {
+        let expression = format!("document.querySelector({selector:?})?.innerText ?? ''");
+        let text = self.evaluate(&expression).await;
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the visible text of an element satisfies a condition, and returns it.
+    pub async fn until(&mut self, selector: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.text(selector).await;
+            if wanted(&text) {
+                return text;
+            }
+            let page = self.text("body").await;
+            let events = &self.events;
+            assert!(
+                Instant::now() < deadline,
+                "{selector} stays {text:?} in:\n{page}\n{events:?}"
+            );
+            // The page's next moment.
+            self.evaluate("new Promise((go) => setTimeout(go, 30))")
+                .await;
+        }
+    }
+
+    /// Waits until the visible text of an element contains a text.
+    pub async fn until_contains(&mut self, selector: &str, wanted: &str) -> String {
+        self.until(selector, |text| text.contains(wanted)).await
+    }
+
+    /// Returns the addresses of all requests so far.
+    pub fn requests(&self) -> Vec<String> {
+        let sent = |event: &&Value| event["method"] == "Network.requestWillBeSent";
+        let requests = self.events.iter().filter(sent);
+        requests
+            .map(|event| event["params"]["request"]["url"].as_str())
+            .map(|url| url.expect("an address").to_owned())
+            .collect()
+    }
+
+    /// Returns what a developer would see in red so far: errors of scripts, of the console and
+    /// of the browser. Failed requests carry the source `network`.
+    pub fn errors(&self) -> Vec<&Value> {
+        let is_error = |event: &&Value| match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Runtime.consoleAPICalled") => event["params"]["type"] == "error",
+            Some("Log.entryAdded") => event["params"]["entry"]["level"] == "error",
+            _ => false,
+        };
+        self.events.iter().filter(is_error).collect()
+    }
+
+    /// Ends the browser.
+    pub async fn close(mut self) {
+        self.call("Browser.close", json!({})).await;
+        self.child.wait().await.expect("its end");
+    }
+}
+
+/// Reads where the browser listens for its driver.
+async fn address(stderr: &mut BufReader<ChildStderr>) -> String {
+    loop {
+        let mut line = String::new();
+        let read = tokio::time::timeout(PATIENCE, stderr.read_line(&mut line)).await;
+        let read = read.expect("the browser to start in time").expect("a line");
+        assert!(read > 0, "the browser has ended at once");
+        if let Some((_, url)) = line.split_once("DevTools listening on ws://") {
+            let (address, _) = url.split_once('/').expect("an address");
+            return address.to_owned();
+        }
+    }
+}
+
+/// Returns where the empty page is driven.
+async fn page_of(address: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let url = format!("http://{address}/json/list");
+        let pages: Value = reqwest::get(url)
+            .await
+            .expect("an answer")
+            .json()
+            .await
+            .expect("JSON");
+        let pages = pages.as_array().expect("a list");
+        let page = pages.iter().find(|page| page["type"] == "page");
+        if let Some(url) = page.and_then(|page| page["webSocketDebuggerUrl"].as_str()) {
+            return url.to_owned();
+        }
+        assert!(Instant::now() < deadline, "there is no page: {pages:?}");
+        tokio::task::yield_now().await;
+    }
+}
