@@ -20,7 +20,8 @@ pub struct ExchangeRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<SessionId>,
     /// What makes the first call repeatable: drawn at random by the client, once a session. A
-    /// first call with the nonce of the worker's open session continues that session.
+    /// first call with the nonce of the worker's open session continues that session; with the
+    /// nonce of one that has ended it is answered with `sessionEnd`, and opens none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<u64>,
     /// The queue's identity; absent at the first call. Another uid than the queue's: `over`.

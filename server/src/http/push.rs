@@ -17,7 +17,7 @@ use super::problem::Failure;
 use super::stream;
 use crate::queue::command::{Batch, BatchPart};
 use crate::queue::{Command, Reply};
-use crate::service::unexpected;
+use crate::service::{Service, unexpected};
 
 /// The query of a push.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -39,7 +39,9 @@ pub(super) async fn push(
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers)?;
     if is_stream(media_type(&parts.headers)) {
-        return Ok(reply(&stream::push(&app, queue, params, key, body).await?));
+        return Ok(reply(
+            &stream::push(&app.service, queue, params, key, body).await?,
+        ));
     }
     check_json(&parts.headers)?;
     let body = read(body).await?;
@@ -82,15 +84,13 @@ pub(super) async fn push(
         batch,
         seal: params.seal,
     };
-    Ok(reply(&app.push(command).await?))
+    Ok(reply(&execute(&app.service, command).await?))
 }
 
-impl App {
-    pub(super) async fn push(&self, command: Command) -> Result<PushReply, Failure> {
-        match self.service.execute(command).await? {
-            Reply::Pushed(reply) => Ok(reply),
-            other => Err(unexpected(&other).into()),
-        }
+pub(super) async fn execute(service: &Service, command: Command) -> Result<PushReply, Failure> {
+    match service.execute(command).await? {
+        Reply::Pushed(reply) => Ok(reply),
+        other => Err(unexpected(&other).into()),
     }
 }
 

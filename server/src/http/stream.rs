@@ -14,13 +14,12 @@ use gangline_protocol::{ErrorCode, NewItem, PushReply, QueueName};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::App;
 use super::body::parse;
 use super::problem::Failure;
-use super::push::{PushParams, incomplete};
+use super::push::{PushParams, execute, incomplete};
 use crate::queue::command::{Batch, BatchPart, StreamState};
 use crate::queue::{Command, Query, Reply};
-use crate::service::unexpected;
+use crate::service::{Service, unexpected};
 
 /// Longest line, in bytes: the longest payload and what may stand beside it.
 const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8 * 1024;
@@ -29,7 +28,7 @@ const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8 * 1024;
 const CHUNK_BYTES: usize = BODY_BYTES_MAX / 8;
 
 struct Stream<'a> {
-    app: &'a App,
+    service: &'a Service,
     queue: QueueName,
     key: Option<Box<str>>,
     /// What an earlier request has sent under the same key.
@@ -44,18 +43,18 @@ struct Stream<'a> {
 }
 
 pub(super) async fn push(
-    app: &App,
+    service: &Service,
     queue: QueueName,
     params: PushParams,
     key: Option<Box<str>>,
     body: Body,
 ) -> Result<PushReply, Failure> {
     let taken = match &key {
-        Some(key) => taken(app, &queue, key.clone()).await?,
+        Some(key) => taken(service, &queue, key.clone()).await?,
         None => None,
     };
     let mut stream = Stream {
-        app,
+        service,
         queue,
         key,
         taken,
@@ -86,12 +85,12 @@ pub(super) async fn push(
 }
 
 async fn taken(
-    app: &App,
+    service: &Service,
     queue: &QueueName,
     key: Box<str>,
 ) -> Result<Option<StreamState>, Failure> {
     let queue = queue.clone();
-    match app.service.query(Query::Stream { queue, key }).await? {
+    match service.query(Query::Stream { queue, key }).await? {
         Reply::Stream(state) => Ok(state),
         other => Err(unexpected(&other).into()),
     }
@@ -197,26 +196,15 @@ impl Stream<'_> {
                 last,
             },
         });
-        let whole = batch.is_none();
         let command = Command::Push {
             queue: self.queue.clone(),
             items,
             batch,
             seal,
         };
-        let mut reply = self.app.push(command).await?;
+        // The counts are those of the stream so far, whoever sent its begin.
+        let mut reply = execute(self.service, command).await?;
         reply.items.clear();
-        let (added, duplicates) = match (&self.total, &self.taken) {
-            _ if whole => (0, 0),
-            (Some(total), _) => (total.added, total.duplicates),
-            (None, Some(taken)) => (taken.added, taken.duplicates),
-            (None, None) => (0, 0),
-        };
-        // A chunk that was taken before is answered with the totals of its stream.
-        if !self.taken.as_ref().is_some_and(|taken| taken.complete) {
-            reply.added += added;
-            reply.duplicates += duplicates;
-        }
         self.total = Some(reply);
         Ok(())
     }
@@ -273,5 +261,60 @@ impl Stream<'_> {
         let progress = self.progress();
         self.lines += 1;
         failure.in_line(self.lines, &progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::hub::Hub;
+    use crate::queue::{Effects, Input, Queues};
+    use crate::store::{Answer, Store};
+
+    /// A store in which another request with the same stream is always one chunk ahead.
+    #[derive(Default)]
+    struct Raced(Mutex<Queues>);
+
+    impl Store for Raced {
+        fn execute(&self, command: Command) -> Answer<'_> {
+            let input = Input {
+                now_us: 1,
+                random: 1,
+            };
+            let mut effects = Effects::default();
+            let mut queues = self.0.lock().unwrap();
+            let first = queues.apply(input, command.clone(), &mut effects);
+            let reply = first.and_then(|_| queues.apply(input, command, &mut effects));
+            Box::pin(std::future::ready(reply.map_err(Into::into)))
+        }
+
+        fn query(&self, query: Query) -> Answer<'_> {
+            let reply = self.0.lock().unwrap().read(0, query);
+            Box::pin(std::future::ready(reply.map_err(Into::into)))
+        }
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn chunks_that_another_request_takes_meanwhile_are_counted_once() {
+        for lines in [0, 1, 2_000, 2_500] {
+            let service = Service::new(Arc::new(Raced::default()), Hub::default());
+            let body = || Body::from("{\"payload\":1}\n".repeat(lines));
+            let params = PushParams {
+                seal: true,
+                count: None,
+            };
+            for _ in 0..2 {
+                let (queue, key) = ("q".parse().unwrap(), Some("s".into()));
+                let reply = push(&service, queue, params, key, body()).await.unwrap();
+                assert_eq!((reply.added, reply.duplicates), (lines as u64, 0));
+                assert!(reply.sealed);
+            }
+        }
     }
 }

@@ -193,7 +193,7 @@ pub enum Query {
 pub enum Reply {
     /// It is so now.
     Status(Box<QueueStatus>),
-    /// To a push.
+    /// To a push. To a chunk of a stream with the counts of the stream so far.
     Pushed(PushReply),
     /// To an exchange.
     Exchange(Box<ExchangeReply>),

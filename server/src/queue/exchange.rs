@@ -90,6 +90,12 @@ impl Step<'_> {
                 nonce.is_some() && session.is_some_and(|session| session.nonce == nonce)
             }),
         };
+        if open.is_none()
+            && session.is_none()
+            && let Some(nonce) = nonce
+        {
+            reply.session_end = self.queue.sessions.end_of_first_call(&worker, nonce);
+        }
         if let Some(lease) = &lease {
             self.check_lease_number(open, lease.number)?;
         }
@@ -97,7 +103,8 @@ impl Step<'_> {
         if let Some(id) = open {
             self.start(id, started);
         }
-        let opening = open.is_none() && session.is_none() && lease.is_some() && !leave;
+        let ended = reply.session_end.is_some();
+        let opening = open.is_none() && session.is_none() && !ended && lease.is_some() && !leave;
         let session_id = match open {
             Some(id) => Some(id),
             None if opening && self.queue.ended.is_none() => {

@@ -324,6 +324,11 @@ pub enum AttemptEnd {
     },
     /// Unworked.
     Release,
+    /// To be tried again, when no attempt was left.
+    Exhausted {
+        /// What went wrong.
+        error: Option<Box<str>>,
+    },
 }
 
 /// How a queue ended.

@@ -2,9 +2,11 @@
 //!
 //! Higher priority first. Within a priority, items that came back (returned, retried, redriven,
 //! or delayed until now) go before fresh ones, and each kind goes by id, which is the order of
-//! pushing. Order depends on the set alone, never on the history of calls, so that a replay
+//! pushing; one whose last attempt must run alone goes before all others of its priority, to a
+//! session that holds nothing. Order depends on the set alone, never on the history of calls, so that a replay
 //! finds the same one.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gangline_protocol::ItemId;
@@ -16,8 +18,8 @@ const LANES: usize = PRIORITY_MAX as usize + 1;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lanes {
     lanes: [Lane; LANES],
-    /// Items whose last attempt must run alone.
-    alone: BTreeSet<ItemId>,
+    /// Items whose last attempt must run alone, those of the highest priority first.
+    alone: BTreeSet<(Reverse<u8>, ItemId)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -44,21 +46,21 @@ impl Lanes {
                 lane.came_back.insert(id);
             }
             Standing::Alone => {
-                self.alone.insert(id);
+                self.alone.insert((Reverse(priority), id));
             }
         }
     }
 
     pub(super) fn remove(&mut self, id: ItemId, priority: u8) {
         let lane = &mut self.lanes[usize::from(priority)];
-        if !self.alone.remove(&id) && !lane.came_back.remove(&id) {
+        if !self.alone.remove(&(Reverse(priority), id)) && !lane.came_back.remove(&id) {
             lane.remove_fresh(id.0);
         }
     }
 
     /// Returns where a ready item stands.
     pub(super) fn standing(&self, id: ItemId, priority: u8) -> Standing {
-        if self.alone.contains(&id) {
+        if self.alone.contains(&(Reverse(priority), id)) {
             Standing::Alone
         } else if self.lanes[usize::from(priority)].came_back.contains(&id) {
             Standing::CameBack
@@ -67,9 +69,16 @@ impl Lanes {
         }
     }
 
-    /// Returns the first item whose last attempt must run alone.
-    pub(super) fn first_alone(&self) -> Option<ItemId> {
-        self.alone.first().copied()
+    /// Tells whether an item is ready whose last attempt must run alone.
+    pub(super) fn has_alone(&self) -> bool {
+        !self.alone.is_empty()
+    }
+
+    /// Returns the item that must run alone, if it is the next of all.
+    pub(super) fn next_alone(&self) -> Option<ItemId> {
+        let &(Reverse(priority), id) = self.alone.first()?;
+        let higher = &self.lanes[usize::from(priority) + 1..];
+        higher.iter().all(Lane::is_empty).then_some(id)
     }
 
     /// Returns the first `max` items that may run beside others.
@@ -87,12 +96,16 @@ impl Lanes {
     /// Returns every ready item; for checks.
     pub(super) fn all(&self) -> Vec<ItemId> {
         let mut all = self.first(usize::MAX);
-        all.extend(&self.alone);
+        all.extend(self.alone.iter().map(|(_, id)| *id));
         all
     }
 }
 
 impl Lane {
+    fn is_empty(&self) -> bool {
+        self.came_back.is_empty() && self.fresh.is_empty()
+    }
+
     fn insert_fresh(&mut self, id: u64) {
         match self.fresh.range_mut(..=id).next_back() {
             Some((_, end)) if *end == id => *end += 1,
@@ -159,8 +172,21 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.insert(ItemId(1), 5, Standing::Alone);
         assert_eq!(ids(&lanes, 10), [0; 0]);
-        assert_eq!(lanes.first_alone(), Some(ItemId(1)));
+        assert_eq!(lanes.next_alone(), Some(ItemId(1)));
         lanes.remove(ItemId(1), 5);
-        assert_eq!(lanes.first_alone(), None);
+        assert_eq!((lanes.next_alone(), lanes.has_alone()), (None, false));
+    }
+
+    #[test]
+    fn an_item_that_must_run_alone_waits_for_those_of_a_higher_priority() {
+        let mut lanes = Lanes::default();
+        lanes.insert(ItemId(1), 2, Standing::Alone);
+        lanes.insert(ItemId(2), 3, Standing::Alone);
+        lanes.insert(ItemId(3), 3, Standing::Fresh);
+        assert_eq!(lanes.next_alone(), Some(ItemId(2)));
+        lanes.remove(ItemId(2), 3);
+        assert_eq!((lanes.next_alone(), lanes.has_alone()), (None, true));
+        lanes.remove(ItemId(3), 3);
+        assert_eq!(lanes.next_alone(), Some(ItemId(1)));
     }
 }

@@ -123,7 +123,7 @@ impl Step<'_> {
         if max == 0 {
             return Err(WaitReason::LimitReached);
         }
-        if let Some(alone) = queue.lanes.first_alone()
+        if let Some(alone) = queue.lanes.next_alone()
             && session.holds.is_empty()
         {
             return Ok(vec![alone]);
@@ -132,7 +132,7 @@ impl Step<'_> {
         if !items.is_empty() {
             return Ok(items);
         }
-        Err(if queue.lanes.first_alone().is_some() {
+        Err(if queue.lanes.has_alone() {
             WaitReason::LastAttemptAlone
         } else if queue.counts.delayed > 0 && queue.counts.leased == 0 {
             WaitReason::Delayed

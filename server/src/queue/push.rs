@@ -41,8 +41,16 @@ impl Queues {
             if seal && step.queue.ended.is_none() && !step.queue.sealed {
                 step.happen(Fact::Sealed);
             }
-            let reply = step.queue.push_reply(pushed);
+            let mut reply = step.queue.push_reply(pushed);
             record = batch.map(|batch| batch_record(name, input.now_ms(), batch, before, &reply));
+            if let Some(BatchRecord {
+                taken: Taken::Stream(stream),
+                ..
+            }) = &record
+            {
+                // As in the answer to a repeat: a caller cannot know which of the two it is.
+                (reply.added, reply.duplicates) = (stream.added, stream.duplicates);
+            }
             Ok(Reply::Pushed(reply))
         })?;
         if let Some(batch) = record {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use gangline_protocol::limits::SETTLE_ANSWERS_MAX;
 use gangline_protocol::{ItemId, SessionEnd, SessionId, SettleOutcome, WorkerName};
 
-/// Ended sessions whose end is still told apart from "unknown".
+/// Ended sessions whose end is still told apart from "unknown", and whose first call from a new one.
 const ENDED_MAX: usize = 1_024;
 
 /// One running worker process.
@@ -70,13 +70,22 @@ impl Session {
     }
 }
 
-/// All open sessions of a queue.
+/// A session that has ended.
+#[derive(Debug, Clone)]
+pub(super) struct EndedSession {
+    pub(super) id: SessionId,
+    pub(super) end: SessionEnd,
+    /// Worker and nonce of its first call: a late repeat of it must not open another session.
+    pub(super) first_call: Option<(WorkerName, u64)>,
+}
+
+/// All open sessions of a queue, and the last that have ended.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sessions {
     by_id: HashMap<SessionId, Session>,
     by_worker: BTreeMap<WorkerName, SessionId>,
     by_deadline: BTreeSet<(u64, SessionId)>,
-    ended: VecDeque<(SessionId, SessionEnd)>,
+    ended: VecDeque<EndedSession>,
 }
 
 impl Sessions {
@@ -112,26 +121,43 @@ impl Sessions {
         let session = self.by_id.remove(&id)?;
         self.by_deadline.remove(&(session.deadline, id));
         self.by_worker.remove(&session.worker);
-        if self.ended.len() == ENDED_MAX {
-            self.ended.pop_front();
-        }
-        self.ended.push_back((id, end));
+        let first_call = session.nonce.map(|nonce| (session.worker.clone(), nonce));
+        self.remember_ended(EndedSession {
+            id,
+            end,
+            first_call,
+        });
         Some(session)
     }
 
     /// Returns the sessions that ended, oldest first.
-    pub(super) fn ended(&self) -> impl Iterator<Item = (SessionId, SessionEnd)> {
-        self.ended.iter().copied()
+    pub(super) fn ended(&self) -> impl Iterator<Item = &EndedSession> {
+        self.ended.iter()
     }
 
-    pub(super) fn restore_ended(&mut self, id: SessionId, end: SessionEnd) {
-        self.ended.push_back((id, end));
+    pub(super) fn remember_ended(&mut self, ended: EndedSession) {
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
     }
 
     /// Returns how a session that is not open ended.
     pub(super) fn end_of(&self, id: SessionId) -> SessionEnd {
-        let known = self.ended.iter().rev().find(|(ended, _)| *ended == id);
-        known.map_or(SessionEnd::Unknown, |(_, end)| *end)
+        let known = self.ended.iter().rev().find(|ended| ended.id == id);
+        known.map_or(SessionEnd::Unknown, |ended| ended.end)
+    }
+
+    /// Returns how the session ended that this first call had opened, if it had.
+    pub(super) fn end_of_first_call(&self, worker: &WorkerName, nonce: u64) -> Option<SessionEnd> {
+        let is_this =
+            |(known, its_nonce): &(WorkerName, u64)| *its_nonce == nonce && known == worker;
+        let known = self
+            .ended
+            .iter()
+            .rev()
+            .find(|ended| ended.first_call.as_ref().is_some_and(is_this));
+        known.map(|ended| ended.end)
     }
 
     pub(super) fn extend(&mut self, id: SessionId, deadline: u64) {

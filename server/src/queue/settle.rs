@@ -55,6 +55,7 @@ impl Step<'_> {
             return (SettleStatus::Over, false);
         }
         let end = self.attempt_end(&settle);
+        let done = settle.outcome == SettleOutcome::Done;
         self.happen(Fact::Settled {
             id: settle.id.0,
             lease,
@@ -62,7 +63,9 @@ impl Step<'_> {
             at_ms: self.now_ms,
             end,
         });
-        self.spawn(settle.spawn);
+        if done {
+            self.spawn(settle.spawn);
+        }
         (SettleStatus::Ok, true)
     }
 
@@ -109,7 +112,7 @@ impl Step<'_> {
         let item = self.queue.items.live(settle.id);
         let failures = item.map_or(0, |item| item.attempts) + 1;
         if failures >= item.map_or(1, |item| Item::max_attempts(item, settings.max_attempts)) {
-            return AttemptEnd::Dead { error };
+            return AttemptEnd::Exhausted { error };
         }
         let delay_ms = settle
             .delay_ms

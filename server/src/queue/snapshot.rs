@@ -14,7 +14,7 @@ use super::fact::{Created, Ended, JsonText, Record};
 use super::items::{Extra, Found, Holder, Item, Place, Slot};
 use super::lanes::Standing;
 use super::queues::Queues;
-use super::sessions::Session;
+use super::sessions::{EndedSession, Session};
 use super::state::{KeyHash, Queue, ResultRecord};
 
 /// Bytes of payloads and results after which a part is full.
@@ -54,7 +54,15 @@ struct QueuePart {
     first_lease_ms: Option<u64>,
     last_done_ms: Option<u64>,
     revoked: Vec<(Box<str>, u64)>,
-    ended_sessions: Vec<(u64, SessionEnd)>,
+    ended_sessions: Vec<EndedPart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct EndedPart {
+    id: u64,
+    end: SessionEnd,
+    /// Worker and nonce.
+    first_call: Option<(Box<str>, u64)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -257,7 +265,7 @@ impl Queue {
                 .iter()
                 .map(|(worker, until_ms)| (worker.as_str().into(), *until_ms))
                 .collect(),
-            ended_sessions: self.sessions.ended().map(|(id, end)| (id.0, end)).collect(),
+            ended_sessions: self.sessions.ended().map(EndedPart::from).collect(),
         }
     }
 
@@ -287,8 +295,8 @@ impl Queue {
             let worker = worker.parse().map_err(|error| format!("{error}"))?;
             self.revoked.insert(worker, until_ms);
         }
-        for (id, end) in ended_sessions {
-            self.sessions.restore_ended(SessionId(id), end);
+        for ended in ended_sessions {
+            self.sessions.remember_ended(ended.restore()?);
         }
         Ok(())
     }
@@ -373,6 +381,34 @@ impl Queue {
         }
         self.items.restore(Slot::Live(item), parse_key(part.key)?);
         Ok(())
+    }
+}
+
+impl From<&EndedSession> for EndedPart {
+    fn from(ended: &EndedSession) -> Self {
+        let first_call = ended.first_call.as_ref();
+        Self {
+            id: ended.id.0,
+            end: ended.end,
+            first_call: first_call.map(|(worker, nonce)| (worker.as_str().into(), *nonce)),
+        }
+    }
+}
+
+impl EndedPart {
+    fn restore(self) -> Result<EndedSession, String> {
+        let first_call = match self.first_call {
+            Some((worker, nonce)) => {
+                let worker = worker.parse().map_err(|error| format!("{error}"))?;
+                Some((worker, nonce))
+            }
+            None => None,
+        };
+        Ok(EndedSession {
+            id: SessionId(self.id),
+            end: self.end,
+            first_call,
+        })
     }
 }
 

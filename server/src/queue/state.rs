@@ -370,7 +370,11 @@ impl Queue {
             .sessions
             .get_mut(session_id)
             .expect("a leasing session is open");
-        session.holds.extend(items.iter().copied().map(ItemId));
+        for id in items.iter().copied().map(ItemId) {
+            session.holds.insert(id);
+            // What it has again is not lost to it any more.
+            session.lost.remove(&id);
+        }
         session.last_request = request;
         session.last_lease = lease;
     }
@@ -423,16 +427,12 @@ impl Queue {
                 SettleOutcome::Retry
             }
             AttemptEnd::Dead { error } => {
-                let item = self
-                    .items
-                    .live_mut(id)
-                    .expect("a dead item is not settled for good");
-                // A late settle names an attempt that its loss may have counted already.
-                item.attempts = item.attempts.max(item.extra().attempt);
-                item.extra().error = error;
-                item.extra().lease_lost = false;
-                self.bury(id, at_ms);
+                self.give_up(id, error, at_ms);
                 SettleOutcome::Dead
+            }
+            AttemptEnd::Exhausted { error } => {
+                self.give_up(id, error, at_ms);
+                SettleOutcome::Retry
             }
             AttemptEnd::Release => {
                 self.make_ready(id, Standing::CameBack);
@@ -462,6 +462,19 @@ impl Queue {
         });
         self.counts.done += 1;
         self.last_done_ms = Some(at_ms);
+    }
+
+    /// Ends an item by a settle, without a result.
+    fn give_up(&mut self, id: ItemId, error: Option<Box<str>>, at_ms: u64) {
+        let item = self
+            .items
+            .live_mut(id)
+            .expect("a dead item is not settled for good");
+        // A late settle names an attempt that its loss may have counted already.
+        item.attempts = item.attempts.max(item.extra().attempt);
+        item.extra().error = error;
+        item.extra().lease_lost = false;
+        self.bury(id, at_ms);
     }
 
     fn bury(&mut self, id: ItemId, at_ms: u64) {

@@ -2,6 +2,7 @@
 //! the recorded facts and a snapshot both rebuild the state.
 
 mod leases;
+mod model;
 mod phases;
 mod push;
 mod restart;

@@ -195,3 +195,33 @@ fn a_session_that_holds_others_does_not_get_the_poison_item() {
         WaitReason::LastAttemptAlone
     );
 }
+
+#[test]
+fn a_late_repeat_of_a_first_call_opens_no_second_session() {
+    let mut world = World::new();
+    world.fill(3);
+    let first = |nonce| {
+        let mut request = gangline_protocol::ExchangeRequest::new(dog("a").name);
+        request.nonce = Some(nonce);
+        request.lease = Some(gangline_protocol::LeaseRequest {
+            number: 1,
+            max: 1,
+            starting: None,
+            wait_ms: 0,
+        });
+        request
+    };
+    world.send(first(1)).unwrap();
+    let newer = world.send(first(2)).unwrap();
+    for from_snapshot in [false, true] {
+        let late = world.send(first(1)).unwrap();
+        assert_eq!(
+            (late.session, late.session_end),
+            (None, Some(SessionEnd::Replaced))
+        );
+        assert!(late.lease.is_none());
+        assert_eq!(world.send(first(2)).unwrap().session, newer.session);
+        world.restart(from_snapshot);
+    }
+    assert_eq!(world.status().counts.leased, 1);
+}

@@ -124,3 +124,45 @@ fn a_stop_counts_only_with_a_settle_that_counts_and_after_all_of_its_exchange() 
     let counts = reply.over.unwrap().counts;
     assert_eq!((counts.done, counts.abandoned), (2, 1));
 }
+
+#[test]
+fn a_done_spawns_its_items_once_and_nothing_else_spawns() {
+    let mut world = World::new();
+    world.fill(4);
+    let mut a = dog("a");
+    let items = world.lease(&mut a, 4);
+    let outcomes = [
+        SettleOutcome::Done,
+        SettleOutcome::Retry,
+        SettleOutcome::Dead,
+        SettleOutcome::Release,
+    ];
+    for _ in 0..2 {
+        for (leased, outcome) in items.iter().zip(outcomes) {
+            let mut end = settle(leased, outcome);
+            end.spawn = vec![item("")];
+            let reply = world.exchange(&mut a, |request| request.settles.push(end));
+            assert_eq!(reply.settled[0].status, SettleStatus::Ok);
+        }
+        assert_eq!(world.status().counts.total(), 5);
+    }
+}
+
+#[test]
+fn a_retry_of_the_last_attempt_gets_its_answer_again() {
+    let mut world = World::new();
+    world.configure(SettingsPatch {
+        max_attempts: Some(1),
+        ..SettingsPatch::default()
+    });
+    world.fill(1);
+    let mut a = dog("a");
+    let leased = world.lease(&mut a, 1);
+    for _ in 0..2 {
+        let status = world.settle(&mut a, &leased[0], SettleOutcome::Retry);
+        assert_eq!(status, SettleStatus::Ok);
+        assert_eq!(world.status().counts.dead, 1);
+    }
+    let other = world.settle(&mut a, &leased[0], SettleOutcome::Dead);
+    assert_eq!(other, SettleStatus::AlreadySettled);
+}

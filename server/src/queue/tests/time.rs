@@ -1,6 +1,6 @@
 //! Queue time: outages and clock jumps end no session, time limits begin with the start.
 
-use gangline_protocol::{ItemId, LeaseRequest};
+use gangline_protocol::{ItemId, LeaseRequest, NewItem};
 
 use super::world::{World, dog, item};
 use crate::queue::Command;
@@ -75,4 +75,25 @@ fn a_tick_ends_a_bounded_number_of_sessions() {
         "{sizes:?}"
     );
     assert_eq!(world.status().counts.ready, 20);
+}
+
+#[test]
+fn an_item_that_a_session_gets_again_after_its_time_limit_is_not_lost_any_more() {
+    let mut world = World::new();
+    let time_limit_ms = Some(1_000);
+    world
+        .push(vec![NewItem {
+            time_limit_ms,
+            ..item("")
+        }])
+        .unwrap();
+    let mut one = dog("one");
+    world.lease(&mut one, 1);
+    while world.status().counts.leased > 0 {
+        world.pass(5_000);
+        world.heartbeat(&mut one);
+    }
+    assert_eq!(world.heartbeat(&mut one).lost, [ItemId(1)]);
+    world.lease(&mut one, 1);
+    assert_eq!(world.heartbeat(&mut one).lost, []);
 }

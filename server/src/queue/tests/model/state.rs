@@ -1,0 +1,391 @@
+//! What the model knows: items in a vector, each with a state, and sessions in another.
+
+use std::collections::BTreeMap;
+
+use gangline_protocol::item::ResultView;
+use gangline_protocol::limits::PRIORITY_DEFAULT;
+use gangline_protocol::{
+    Certificate, Counts, EndCause, EndPhase, ItemId, ItemState, ItemView, LeaseNumber, NewItem,
+    Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId, SettleOutcome,
+    StopOutcome, Timestamp, WorkerName, WorkerView,
+};
+use sha2::{Digest as _, Sha256};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    Delayed { due_ms: u64 },
+    Leased(Held),
+    Done,
+    Dead { since_ms: u64 },
+    Cancelled,
+    Abandoned,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) session: SessionId,
+    /// When it was started, in queue time, with the session length of that moment.
+    pub(super) started: Option<(u64, u64)>,
+}
+
+/// What became of an item's newest lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Held,
+    Lost,
+    Settled,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) new: NewItem,
+    pub(super) state: State,
+    /// Was leased, delayed or dead before: goes before fresh ones of its priority.
+    pub(super) came_back: bool,
+    /// Its last attempt must run alone; decided when it became ready.
+    pub(super) alone: bool,
+    pub(super) attempts: u16,
+    pub(super) lost_attempts: u16,
+    pub(super) error: Option<Box<str>>,
+    pub(super) lease: u64,
+    pub(super) fate: Fate,
+    pub(super) attempt: u16,
+    pub(super) leased_ms: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) worker: WorkerName,
+    pub(super) nonce: Option<u64>,
+    pub(super) deadline: u64,
+    pub(super) waits_until: u64,
+    pub(super) last_request: u64,
+    pub(super) last_lease: u64,
+    pub(super) answers: Vec<(ItemId, u64, SettleOutcome)>,
+    pub(super) lost: Vec<ItemId>,
+    /// All that it ever lost: what of it is told again after a restart is the service's choice.
+    pub(super) ever_lost: Vec<ItemId>,
+    pub(super) restarted: bool,
+    pub(super) done: u64,
+    pub(super) opened_ms: u64,
+    pub(super) idle_since_ms: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) worker: WorkerName,
+    pub(super) nonce: Option<u64>,
+    pub(super) end: SessionEnd,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Queue {
+    pub(super) name: QueueName,
+    pub(super) uid: QueueUid,
+    pub(super) settings: QueueSettings,
+    pub(super) created_ms: u64,
+    pub(super) sealed: bool,
+    pub(super) paused: bool,
+    pub(super) certificate: Option<Certificate>,
+    pub(super) items: Vec<Item>,
+    pub(super) results: Vec<ResultView>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) ended: BTreeMap<SessionId, Ended>,
+    pub(super) revoked: BTreeMap<WorkerName, u64>,
+    pub(super) retried: u64,
+    pub(super) first_lease_ms: Option<u64>,
+    pub(super) last_done_ms: Option<u64>,
+    pub(super) queue_time: u64,
+    pub(super) clock_ms: u64,
+}
+
+impl Item {
+    pub(super) fn new(new: NewItem, now_ms: u64) -> Self {
+        let delay_ms = new.delay_ms.unwrap_or(0);
+        let due_ms = now_ms + delay_ms;
+        let state = if delay_ms > 0 {
+            State::Delayed { due_ms }
+        } else {
+            State::Ready
+        };
+        Self {
+            new,
+            state,
+            came_back: false,
+            alone: false,
+            attempts: 0,
+            lost_attempts: 0,
+            error: None,
+            lease: 0,
+            fate: Fate::Settled,
+            attempt: 0,
+            leased_ms: 0,
+        }
+    }
+
+    pub(super) fn max_attempts(&self, settings: &QueueSettings) -> u16 {
+        self.new.max_attempts.unwrap_or(settings.max_attempts)
+    }
+
+    pub(super) fn priority(&self) -> u8 {
+        self.new.priority.unwrap_or(PRIORITY_DEFAULT)
+    }
+
+    /// Rule 9: all attempts ended with a lost session, and this is the last one.
+    pub(super) fn runs_alone(&self, settings: &QueueSettings) -> bool {
+        self.attempts > 0
+            && self.lost_attempts == self.attempts
+            && self.attempts + 1 >= self.max_attempts(settings)
+    }
+
+    pub(super) fn held_by(&self, session: SessionId) -> Option<Held> {
+        match self.state {
+            State::Leased(held) if held.session == session => Some(held),
+            _ => None,
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(name: QueueName, uid: QueueUid, now_ms: u64) -> Self {
+        Self {
+            name,
+            uid,
+            settings: QueueSettings::default(),
+            created_ms: now_ms,
+            sealed: false,
+            paused: false,
+            certificate: None,
+            items: Vec::new(),
+            results: Vec::new(),
+            sessions: Vec::new(),
+            ended: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            retried: 0,
+            first_lease_ms: None,
+            last_done_ms: None,
+            queue_time: 0,
+            clock_ms: now_ms,
+        }
+    }
+
+    pub(super) fn item(&mut self, id: ItemId) -> &mut Item {
+        &mut self.items[id.0 as usize - 1]
+    }
+
+    pub(super) fn find(&self, id: ItemId) -> Option<&Item> {
+        self.items.get((id.0 as usize).checked_sub(1)?)
+    }
+
+    pub(super) fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.id == id)
+    }
+
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (ItemId, &Item)> {
+        (1..).map(ItemId).zip(&self.items)
+    }
+
+    pub(super) fn held(&self, session: SessionId) -> Vec<ItemId> {
+        self.numbered()
+            .filter(|(_, item)| item.held_by(session).is_some())
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for item in &self.items {
+            *match item.state {
+                State::Ready => &mut counts.ready,
+                State::Delayed { .. } => &mut counts.delayed,
+                State::Leased(_) => &mut counts.leased,
+                State::Done => &mut counts.done,
+                State::Dead { .. } => &mut counts.dead,
+                State::Cancelled => &mut counts.cancelled,
+                State::Abandoned => &mut counts.abandoned,
+            } += 1;
+        }
+        counts
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    pub(super) fn first_due_ms(&self) -> Option<u64> {
+        self.items
+            .iter()
+            .filter_map(|item| match item.state {
+                State::Delayed { due_ms } => Some(due_ms),
+                _ => None,
+            })
+            .min()
+    }
+
+    /// When a started item's single lease ends, in queue time.
+    pub(super) fn lease_ends(&self) -> Vec<(u64, ItemId)> {
+        let mut ends: Vec<_> = self
+            .numbered()
+            .filter_map(|(id, item)| {
+                let State::Leased(Held { started, .. }) = item.state else {
+                    return None;
+                };
+                let (at, session_ms) = started?;
+                Some((at + item.new.time_limit_ms? + session_ms, id))
+            })
+            .collect();
+        ends.sort_unstable();
+        ends
+    }
+
+    pub(super) fn end(
+        &mut self,
+        now_ms: u64,
+        phase: EndPhase,
+        cause: EndCause,
+        outcome: StopOutcome,
+        reason: Option<Box<str>>,
+        ended_by: Option<Box<str>>,
+    ) {
+        for item in &mut self.items {
+            if let State::Ready | State::Delayed { .. } | State::Leased(_) = item.state {
+                item.state = State::Abandoned;
+            }
+        }
+        for session in &mut self.sessions {
+            session.lost.clear();
+            session.ever_lost.clear();
+            session.idle_since_ms = now_ms;
+        }
+        self.certificate = Some(Certificate {
+            queue: self.name.clone(),
+            uid: self.uid,
+            phase,
+            cause,
+            outcome,
+            reason,
+            ended_by,
+            created_at: Timestamp(self.created_ms),
+            ended_at: Timestamp(now_ms),
+            counts: self.counts(),
+            digest: self.digest(),
+            history_uncertain: false,
+        });
+    }
+
+    fn digest(&self) -> Box<str> {
+        let (mut high, mut low) = (0_u128, 0_u128);
+        for result in &self.results {
+            let mut bytes = result.id.0.to_be_bytes().to_vec();
+            bytes.extend(result.result.get().as_bytes());
+            let hash = Sha256::digest(bytes);
+            let half = |at: usize| u128::from_be_bytes(hash[at..at + 16].try_into().unwrap());
+            let (sum, carry) = low.overflowing_add(half(16));
+            low = sum;
+            high = high.wrapping_add(half(0)).wrapping_add(carry.into());
+        }
+        format!("{high:032x}{low:032x}").into()
+    }
+
+    pub(super) fn status(&self) -> QueueStatus {
+        let phase = match &self.certificate {
+            Some(certificate) if certificate.phase == EndPhase::Drained => Phase::Drained,
+            Some(_) => Phase::Stopped,
+            None if self.sealed => Phase::Sealed,
+            None => Phase::Open,
+        };
+        QueueStatus {
+            queue: self.name.clone(),
+            uid: self.uid,
+            phase,
+            paused: self.paused,
+            counts: self.counts(),
+            retried: self.retried,
+            sessions: self.sessions.len() as u64,
+            created_at: Timestamp(self.created_ms),
+            first_lease_at: self.first_lease_ms.map(Timestamp),
+            last_done_at: self.last_done_ms.map(Timestamp),
+            rate: None,
+            eta_ms: None,
+            settings: self.settings.clone(),
+            certificate: self.certificate.clone(),
+        }
+    }
+
+    pub(super) fn item_view(&self, id: ItemId) -> Option<ItemView> {
+        let item = self.find(id)?;
+        let mut view = ItemView {
+            id,
+            state: ItemState::Ready,
+            key: item.new.key.clone(),
+            payload: Some(item.new.payload.clone()),
+            result: None,
+            attempts: item.attempts,
+            error: item.error.clone(),
+            due_at: None,
+            lease: None,
+            session: None,
+            worker: None,
+            since: None,
+        };
+        match item.state {
+            State::Ready => {}
+            State::Delayed { due_ms } => {
+                view.state = ItemState::Delayed;
+                view.due_at = Some(Timestamp(due_ms));
+            }
+            State::Leased(held) => {
+                view.state = ItemState::Leased;
+                view.lease = Some(LeaseNumber(item.lease));
+                view.session = Some(held.session);
+                let holder = self
+                    .sessions
+                    .iter()
+                    .find(|session| session.id == held.session);
+                view.worker = holder.map(|session| session.worker.clone());
+                view.since = Some(Timestamp(item.leased_ms));
+            }
+            State::Dead { since_ms } => {
+                view.state = ItemState::Dead;
+                view.since = Some(Timestamp(since_ms));
+            }
+            State::Done => {
+                view.state = ItemState::Done;
+                let record = self.results.iter().find(|result| result.id == id).unwrap();
+                view.result = Some(record.result.clone());
+                (view.payload, view.error) = (None, None);
+                view.attempts = record.attempt;
+            }
+            // Little is kept of what was taken back.
+            State::Cancelled => {
+                view.state = ItemState::Cancelled;
+                (view.payload, view.error, view.key) = (None, None, None);
+                view.attempts = 0;
+            }
+            State::Abandoned => view.state = ItemState::Abandoned,
+        }
+        Some(view)
+    }
+
+    pub(super) fn worker_views(&self) -> Vec<WorkerView> {
+        let mut views: Vec<WorkerView> = self
+            .sessions
+            .iter()
+            .map(|session| {
+                let holds = self.held(session.id).len() as u32;
+                WorkerView {
+                    worker: session.worker.clone(),
+                    session: session.id,
+                    holds,
+                    done: session.done,
+                    opened_at: Timestamp(session.opened_ms),
+                    idle_since: (holds == 0).then_some(Timestamp(session.idle_since_ms)),
+                }
+            })
+            .collect();
+        views.sort_by(|a, b| a.worker.cmp(&b.worker));
+        views
+    }
+}

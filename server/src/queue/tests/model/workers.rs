@@ -1,0 +1,449 @@
+//! What workers say: settles, sessions, leases.
+
+use std::cmp::Reverse;
+
+use gangline_protocol::limits::SESSION_LEASES_MAX;
+use gangline_protocol::{
+    EndCause, EndPhase, ExchangeReply, ExchangeRequest, ItemId, ItemState, LeaseNumber, LeaseReply,
+    LeaseRequest, LeasedItem, QueueName, SessionEnd, SessionId, Settle, SettleOutcome,
+    SettleStatus, Settled, Timestamp, Wait, WaitReason, WorkerName,
+};
+
+use super::rules::{Model, Now};
+use super::state::{Fate, Held, Queue, Session, State};
+use crate::queue::{Query, Refusal, Reply};
+
+impl Model {
+    pub(super) fn exchange(
+        &mut self,
+        now: &Now<'_>,
+        name: &QueueName,
+        request: ExchangeRequest,
+    ) -> Result<Reply, Refusal> {
+        let uid = self.queues.get(name).map(|queue| queue.uid);
+        let without = |status, reply: ExchangeReply| {
+            let settles = request.settles.iter();
+            let settled = settles.map(|&Settle { id, lease, .. }| Settled { id, lease, status });
+            Ok(Reply::Exchange(Box::new(ExchangeReply {
+                settled: settled.collect(),
+                ..reply
+            })))
+        };
+        match request.uid.filter(|old| uid != Some(*old)) {
+            Some(old) => {
+                let over = Some(self.certificate(name, old));
+                let reply = ExchangeReply {
+                    uid: Some(old),
+                    over,
+                    ..ExchangeReply::default()
+                };
+                return without(SettleStatus::Over, reply);
+            }
+            None if uid.is_none() => {
+                let wait = wait(WaitReason::NoSuchQueue, 1_000, None);
+                let reply = ExchangeReply {
+                    session_end: request.session.map(|_| SessionEnd::Unknown),
+                    lease: request.lease.map(|_| wait),
+                    ..ExchangeReply::default()
+                };
+                return without(SettleStatus::UnknownItem, reply);
+            }
+            None => {}
+        }
+        let (mut last_lease, mut session_ids) =
+            (self.last_lease, std::mem::take(&mut self.session_ids));
+        let reply = self.step(now, name, |queue| {
+            let reply = queue.exchange(now, request, &mut last_lease, |id| {
+                assert!(session_ids.insert(id.0), "session {id} comes twice");
+            })?;
+            Ok(Reply::Exchange(Box::new(reply)))
+        });
+        (self.last_lease, self.session_ids) = (last_lease, session_ids);
+        reply
+    }
+}
+
+fn wait(reason: WaitReason, retry_ms: u64, due_at: Option<Timestamp>) -> LeaseReply {
+    LeaseReply::Wait(Wait {
+        reason,
+        retry_ms,
+        due_at,
+    })
+}
+
+impl Queue {
+    fn exchange(
+        &mut self,
+        now: &Now<'_>,
+        request: ExchangeRequest,
+        last_lease: &mut u64,
+        minted: impl FnOnce(SessionId),
+    ) -> Result<ExchangeReply, Refusal> {
+        let mut reply = ExchangeReply {
+            uid: Some(self.uid),
+            heartbeat_ms: Some(self.settings.heartbeat_ms),
+            ..ExchangeReply::default()
+        };
+        let same = |worker: &WorkerName, nonce: Option<u64>| {
+            *worker == request.worker && nonce == request.nonce
+        };
+        let open = self.sessions.iter().find(|session| match request.session {
+            Some(id) => session.id == id && session.worker == request.worker,
+            None => request.nonce.is_some() && same(&session.worker, session.nonce),
+        });
+        let open = open.map(|session| session.id);
+        let mut first_call = request.session.is_none();
+        if open.is_none() {
+            if let Some(id) = request.session {
+                let end = self.ended.get(&id).map(|ended| ended.end);
+                reply.session_end = Some(end.unwrap_or(SessionEnd::Unknown));
+            } else if request.nonce.is_some()
+                && let Some(ended) = self.ended.values().find(|old| same(&old.worker, old.nonce))
+            {
+                // Rule 10: a first call that comes again after its session has ended.
+                reply.session_end = Some(ended.end);
+                first_call = false;
+            }
+        }
+        if let Some(LeaseRequest { number, .. }) = request.lease {
+            let last = open
+                .and_then(|id| self.session(id))
+                .map_or(0, |open| open.last_request);
+            if number == 0 || number < last {
+                return Err(Refusal::LeaseNumberOutOfOrder { number, last });
+            }
+        }
+        let mut stop = None;
+        for settle in request.settles {
+            let (id, lease, wanted) = (settle.id, settle.lease, settle.stop);
+            let (status, changed) = self.settle(now, open, settle);
+            stop = stop.or(wanted.filter(|_| changed));
+            reply.settled.push(Settled { id, lease, status });
+        }
+        if let Some(outcome) = stop
+            && !self.is_over()
+        {
+            let by = Some(request.worker.as_str().into());
+            self.end(
+                now.ms(),
+                EndPhase::Stopped,
+                EndCause::Worker,
+                outcome,
+                None,
+                by,
+            );
+        }
+        let (queue_time, length) = (self.queue_time, self.settings.session_ms);
+        for id in request.started {
+            if let Some(session) = open
+                && let Some(Held { started: None, .. }) =
+                    self.find(id).and_then(|item| item.held_by(session))
+            {
+                let started = Some((queue_time, length));
+                self.item(id).state = State::Leased(Held { session, started });
+            }
+        }
+        let mut session = open;
+        if open.is_none() && first_call && !request.leave && !self.is_over() {
+            if let Some(lease) = request.lease {
+                let until_ms = self.revoked.get(&request.worker).copied().unwrap_or(0);
+                if until_ms > now.ms() {
+                    let retry_ms = (until_ms - now.ms()).min(1_000);
+                    reply.lease = Some(wait(WaitReason::Revoked, retry_ms, None));
+                } else {
+                    let Ok(Reply::Exchange(seen)) = now.seen else {
+                        panic!("lease request {lease:?} got {:?}", now.seen)
+                    };
+                    let id = seen.session.expect("a first call opens a session");
+                    minted(id);
+                    let older = self
+                        .sessions
+                        .iter()
+                        .find(|old| old.worker == request.worker);
+                    if let Some(older) = older.map(|old| old.id) {
+                        self.end_session(now.ms(), older, SessionEnd::Replaced, true);
+                    }
+                    self.sessions.push(Session {
+                        id,
+                        worker: request.worker.clone(),
+                        nonce: request.nonce,
+                        deadline: queue_time + length,
+                        waits_until: 0,
+                        last_request: 0,
+                        last_lease: 0,
+                        answers: Vec::new(),
+                        lost: Vec::new(),
+                        ever_lost: Vec::new(),
+                        restarted: false,
+                        done: 0,
+                        opened_ms: now.ms(),
+                        idle_since_ms: now.ms(),
+                    });
+                    session = Some(id);
+                }
+            }
+        }
+        let Some(id) = session else { return Ok(reply) };
+        reply.session = Some(id);
+        if let Some(lease) = request.lease
+            && !self.is_over()
+            && !request.leave
+        {
+            let answer = self.lease(now, id, lease, last_lease);
+            let wait_ms = if let LeaseReply::Wait(_) = answer {
+                lease.wait_ms
+            } else {
+                0
+            };
+            self.session(id).unwrap().waits_until = queue_time + wait_ms;
+            reply.lease = Some(answer);
+        }
+        let holds = self.held(id).len();
+        let session = self.session(id).unwrap();
+        let waits_until = if holds == 0 { session.waits_until } else { 0 };
+        session.deadline = queue_time.max(waits_until) + length;
+        reply.lost.clone_from(&session.lost);
+        if session.restarted
+            && let Ok(Reply::Exchange(seen)) = now.seen
+        {
+            assert!(seen.lost.iter().all(|id| session.ever_lost.contains(id)));
+            reply.lost.clone_from(&seen.lost);
+        }
+        if request.leave {
+            self.end_session(now.ms(), id, SessionEnd::Left, false);
+            (reply.session, reply.session_end) = (None, Some(SessionEnd::Left));
+        }
+        Ok(reply)
+    }
+
+    /// Rule 3: the first settle wins, and only with the newest lease.
+    fn settle(
+        &mut self,
+        now: &Now<'_>,
+        session: Option<SessionId>,
+        settle: Settle,
+    ) -> (SettleStatus, bool) {
+        let Settle {
+            id,
+            lease: LeaseNumber(lease),
+            outcome,
+            ..
+        } = settle;
+        let finished = matches!(outcome, SettleOutcome::Done | SettleOutcome::Dead);
+        let verdict = match self.find(id) {
+            None => SettleStatus::UnknownItem,
+            Some(item) => match (item.state, item.fate) {
+                (State::Done, _) => SettleStatus::AlreadySettled,
+                (State::Cancelled, _) => SettleStatus::Cancelled,
+                _ if lease == 0 || item.lease != lease => SettleStatus::StaleLease,
+                (_, Fate::Settled) => SettleStatus::AlreadySettled,
+                (_, Fate::Lost) if !finished => SettleStatus::StaleLease,
+                (_, Fate::Held | Fate::Lost) => SettleStatus::Ok,
+            },
+        };
+        if verdict != SettleStatus::Ok {
+            let Some(session) = session.and_then(|id| self.session(id)) else {
+                return (verdict, false);
+            };
+            if session.answers.contains(&(id, lease, outcome)) {
+                return (SettleStatus::Ok, false);
+            }
+            session.lost.retain(|lost| *lost != id);
+            return (verdict, false);
+        }
+        if self.is_over() {
+            return (SettleStatus::Over, false);
+        }
+        let settings = self.settings.clone();
+        let item = self.item(id);
+        let held = item.state;
+        item.fate = Fate::Settled;
+        let last = item.attempts + 1 >= item.max_attempts(&settings);
+        match outcome {
+            SettleOutcome::Done => {
+                item.state = State::Done;
+                let (key, attempt) = (item.new.key.clone(), item.attempt);
+                let took_ms = now.ms().saturating_sub(item.leased_ms);
+                let result = settle
+                    .result
+                    .unwrap_or_else(|| super::super::world::json("null"));
+                let record = gangline_protocol::item::ResultView {
+                    id,
+                    key,
+                    result,
+                    attempt,
+                    took_ms,
+                };
+                self.results.push(record);
+                self.last_done_ms = Some(now.ms());
+            }
+            SettleOutcome::Retry if !last => {
+                item.attempts += 1;
+                item.error = settle.error;
+                let doubled = settings.retry_base_ms << (item.attempts - 1).min(32);
+                let ceiling = doubled.min(settings.retry_cap_ms);
+                let delay_ms = settle.delay_ms.unwrap_or_else(|| {
+                    jitter_ms(now, &self.name, id)
+                        .inspect(|ms| assert!(*ms <= ceiling))
+                        .unwrap_or(0)
+                });
+                self.retried += 1;
+                if delay_ms > 0 {
+                    self.item(id).state = State::Delayed {
+                        due_ms: now.ms() + delay_ms,
+                    };
+                } else {
+                    self.make_ready(id);
+                }
+            }
+            SettleOutcome::Retry | SettleOutcome::Dead => {
+                item.attempts = item.attempts.max(item.attempt);
+                item.error = settle.error;
+                item.state = State::Dead { since_ms: now.ms() };
+            }
+            SettleOutcome::Release => self.make_ready(id),
+        }
+        if let State::Leased(held) = held {
+            self.note_idle(held.session);
+        }
+        if let Some(session) = session.and_then(|id| self.session(id)) {
+            session.answers.push((id, lease, outcome));
+            session.lost.retain(|lost| *lost != id);
+            session.done += u64::from(outcome == SettleOutcome::Done);
+        }
+        // Rule 4: in the very step of the settle, and with `done` only.
+        if outcome == SettleOutcome::Done {
+            let _ = self.push(now.ms(), settle.spawn, false);
+        }
+        (SettleStatus::Ok, true)
+    }
+
+    fn lease(
+        &mut self,
+        now: &Now<'_>,
+        session: SessionId,
+        request: LeaseRequest,
+        last_lease: &mut u64,
+    ) -> LeaseReply {
+        let (last_request, last) = {
+            let session = self.session(session).unwrap();
+            (session.last_request, session.last_lease)
+        };
+        if request.number == last_request {
+            let held = self.held(session).into_iter();
+            let again: Vec<_> = held
+                .filter(|id| self.find(*id).unwrap().lease == last)
+                .collect();
+            return match again[..] {
+                [] => wait(WaitReason::NothingReady, 0, None),
+                _ => self.leased(&again),
+            };
+        }
+        let ids = match self.choose(session, request.max as usize) {
+            Ok(ids) => ids,
+            Err(reason) => {
+                let due_ms = self.first_due_ms();
+                let until = due_ms.map_or(5_000, |due_ms| due_ms.saturating_sub(now.ms()));
+                return wait(reason, until.min(5_000), due_ms.map(Timestamp));
+            }
+        };
+        let lease = now.us.max(*last_lease + 1);
+        *last_lease = lease;
+        let start = (self.queue_time, self.settings.session_ms);
+        let starting = request.starting.unwrap_or(u32::MAX) as usize;
+        for (at, id) in ids.iter().enumerate() {
+            let item = self.item(*id);
+            let started = (at < starting).then_some(start);
+            item.state = State::Leased(Held { session, started });
+            item.lease = lease;
+            item.fate = Fate::Held;
+            item.attempt = item.attempts + 1;
+            item.leased_ms = now.ms();
+        }
+        self.first_lease_ms.get_or_insert(now.ms());
+        let session = self.session(session).unwrap();
+        session.last_request = request.number;
+        session.last_lease = lease;
+        // What it has again is not lost any more.
+        session.lost.retain(|lost| !ids.contains(lost));
+        self.leased(&ids)
+    }
+
+    fn choose(&self, session: SessionId, max: usize) -> Result<Vec<ItemId>, WaitReason> {
+        if self.paused {
+            return Err(WaitReason::Paused);
+        }
+        let held = self.held(session);
+        if held
+            .iter()
+            .any(|id| self.find(*id).unwrap().runs_alone(&self.settings))
+        {
+            return Err(WaitReason::LastAttemptAlone);
+        }
+        let counts = self.counts();
+        let room = self
+            .settings
+            .max_leased
+            .unwrap_or(u64::MAX)
+            .saturating_sub(counts.leased);
+        let max = max
+            .min(SESSION_LEASES_MAX - held.len())
+            .min(usize::try_from(room).unwrap());
+        if max == 0 {
+            return Err(WaitReason::LimitReached);
+        }
+        let mut ready: Vec<_> = self
+            .numbered()
+            .filter(|(_, item)| item.state == State::Ready)
+            .collect();
+        ready.sort_by_key(|(id, item)| {
+            (Reverse(item.priority()), !item.alone, !item.came_back, *id)
+        });
+        match ready.first() {
+            Some((id, item)) if item.alone && held.is_empty() => return Ok(vec![*id]),
+            _ => {}
+        }
+        let beside = ready.iter().filter(|(_, item)| !item.alone);
+        let ids: Vec<_> = beside.map(|(id, _)| *id).take(max).collect();
+        match () {
+            () if !ids.is_empty() => Ok(ids),
+            () if !ready.is_empty() => Err(WaitReason::LastAttemptAlone),
+            () if counts.delayed > 0 && counts.leased == 0 => Err(WaitReason::Delayed),
+            () => Err(WaitReason::NothingReady),
+        }
+    }
+
+    fn leased(&self, ids: &[ItemId]) -> LeaseReply {
+        let items = ids.iter().map(|id| {
+            let item = self.find(*id).unwrap();
+            LeasedItem {
+                id: *id,
+                lease: LeaseNumber(item.lease),
+                attempt: item.attempt,
+                key: item.new.key.clone(),
+                time_limit_ms: item.new.time_limit_ms,
+                traceparent: item.new.traceparent.clone(),
+                payload: item.new.payload.clone(),
+            }
+        });
+        LeaseReply::Items(items.collect())
+    }
+}
+
+/// The back-off that the service has drawn; none if the item is ready, or nobody can see it.
+fn jitter_ms(now: &Now<'_>, queue: &QueueName, id: ItemId) -> Option<u64> {
+    let query = Query::Item {
+        queue: queue.clone(),
+        id,
+    };
+    let Ok(Reply::Item(view)) = now.service.read(now.ms(), query) else {
+        panic!("no item {id}")
+    };
+    let due_at = view.due_at.filter(|_| view.state == ItemState::Delayed)?;
+    Some(
+        due_at
+            .0
+            .checked_sub(now.ms())
+            .expect("a back-off goes forward"),
+    )
+}
