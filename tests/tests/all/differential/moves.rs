@@ -44,6 +44,8 @@ impl Dice {
 struct Worker {
     session: Option<SessionId>,
     uid: Option<QueueUid>,
+    /// Sessions that have ended: the nonce of a first call follows from it.
+    endings: u64,
     number: u64,
     /// Everything it was ever handed.
     held: Vec<(ItemId, LeaseNumber)>,
@@ -337,7 +339,8 @@ impl Mover {
             error: error.map(Into::into),
             delay_ms: (outcome == SettleOutcome::Retry && self.dice.one_in(3))
                 .then(|| self.dice.below(3) * 2_000),
-            spawn: if done && self.dice.one_in(5) {
+            // Only those of a done count.
+            spawn: if self.dice.one_in(if done { 5 } else { 12 }) {
                 self.items(4)
             } else {
                 Vec::new()
@@ -364,10 +367,12 @@ impl Mover {
         if self.dice.one_in(40) {
             request.session = Some(SessionId(self.dice.roll()));
         }
+        // From time to time the nonce of an older session; the first one is the greatest.
+        let ago = self.dice.pick(&[0, 0, 0, 1, 2]).unwrap();
         request.nonce = self
             .dice
             .one_in(2)
-            .then(|| self.dice.pick(&[1, u64::MAX]).unwrap());
+            .then(|| u64::MAX - known.endings.saturating_sub(ago));
         let settles = self.dice.below(4);
         request.settles = (0..settles).map(|_| self.settle(at, worker)).collect();
         if self.dice.one_in(3) {
@@ -414,6 +419,7 @@ impl Mover {
         let known = &mut seen.workers[worker];
         if reply.session_end.is_some() || reply.over.is_some() {
             (known.session, known.uid, known.number) = (None, None, 0);
+            known.endings += 1;
         } else if let Some(session) = reply.session {
             if known.session != Some(session) {
                 known.number = 0;
