@@ -1,7 +1,8 @@
 //! What a random walk seldom reaches or is too short for.
 
 use gangline_protocol::{
-    ExchangeReply, ExchangeRequest, ItemId, LeaseReply, LeaseRequest, NewItem,
+    ExchangeReply, ExchangeRequest, ItemId, LeaseReply, LeaseRequest, NewItem, Settle,
+    SettleOutcome, SettleStatus,
 };
 use gangline_server::queue::{Command, Input, Reply};
 use gangline_tests::TestRedis;
@@ -61,6 +62,10 @@ impl Case {
             starting: None,
             wait_ms: 0,
         });
+        self.exchange(request).await
+    }
+
+    async fn exchange(&mut self, request: ExchangeRequest) -> ExchangeReply {
         let command = Command::Exchange {
             queue: "q".parse().unwrap(),
             request: Box::new(request),
@@ -100,6 +105,37 @@ async fn first_calls_are_known_for_as_long_as_the_ends_of_their_sessions() {
     // One that is forgotten is a first call again.
     let reply = case.first_call("w", FORGOTTEN - 1).await;
     assert!(reply.session.is_some());
+}
+
+#[tokio::test]
+async fn the_repeat_of_a_last_retry_is_answered_as_the_first_time() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    let mut once = item(5);
+    once.max_attempts = Some(1);
+    case.push(vec![once]).await;
+    let opened = case.first_call("w", 1).await;
+    let Some(LeaseReply::Items(items)) = opened.lease else {
+        panic!("nothing was leased: {opened:?}");
+    };
+    let mut request = ExchangeRequest::new("w".parse().unwrap());
+    request.session = opened.session;
+    request.settles = vec![Settle {
+        id: items[0].id,
+        lease: items[0].lease,
+        outcome: SettleOutcome::Retry,
+        result: None,
+        error: None,
+        delay_ms: None,
+        spawn: Vec::new(),
+        stop: None,
+    }];
+    for _ in 0..2 {
+        let reply = case.exchange(request.clone()).await;
+        assert_eq!(reply.settled[0].status, SettleStatus::Ok);
+    }
 }
 
 #[tokio::test]
