@@ -118,6 +118,21 @@ impl TestRedis {
         }
     }
 
+    /// Sends a command to its first database and returns the answer as text.
+    #[must_use]
+    pub fn ask(&self, command: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli")
+            .args(["-h", "127.0.0.1", "-p", &port])
+            .args(command)
+            .output()
+            .expect("redis-cli to run");
+        assert!(output.status.success(), "redis-cli {command:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    }
+
     /// Returns its process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

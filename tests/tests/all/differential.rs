@@ -19,6 +19,7 @@ use gangline_server::store::{Store, StoreError};
 use gangline_tests::TestRedis;
 use gangline_tests::redis::Keeping;
 
+mod cases;
 mod moves;
 
 use moves::{Mover, looks};
@@ -116,30 +117,58 @@ const KINDS: [&str; 33] = [
     "traceparent: Some",
 ];
 
+type Replied = Result<Reply, Refusal>;
+
+/// A Redis store and a state machine that go the same way.
+struct Pair {
+    clock: Arc<Given>,
+    random: Arc<Given>,
+    store: Redis,
+    queues: Queues,
+}
+
+impl Pair {
+    async fn open(url: &str) -> Self {
+        let (clock, random) = (Arc::new(Given::default()), Arc::new(Given::default()));
+        let time = Time::Given(clock.clone());
+        let store = Redis::open(url, time, random.clone(), Hub::default())
+            .await
+            .unwrap();
+        Self {
+            clock,
+            random,
+            store,
+            queues: Queues::default(),
+        }
+    }
+
+    /// Returns the reply of the state machine, and that of Redis.
+    async fn apply(&mut self, input: Input, command: Command) -> (Replied, Replied) {
+        self.clock.0.store(input.now_us, Ordering::SeqCst);
+        self.random.0.store(input.random, Ordering::SeqCst);
+        let expected = self
+            .queues
+            .apply(input, command.clone(), &mut Effects::default());
+        (expected, refusal(self.store.execute(command).await))
+    }
+}
+
 async fn compare(url: &str, seed: u64, kinds: &mut BTreeSet<&'static str>) {
-    let (clock, random) = (Arc::new(Given::default()), Arc::new(Given::default()));
-    let time = Time::Given(clock.clone());
-    let store = Redis::open(url, time, random.clone(), Hub::default())
-        .await
-        .unwrap();
-    let mut queues = Queues::default();
+    let mut pair = Pair::open(url).await;
     let mut mover = Mover::new(seed);
     let mut history = Vec::new();
     for step in 0..STEPS {
         let (input, command) = mover.next();
-        clock.0.store(input.now_us, Ordering::SeqCst);
-        random.0.store(input.random, Ordering::SeqCst);
         history.push(format!("{} {command:?}", input.now_us));
-        let expected = queues.apply(input, command.clone(), &mut Effects::default());
-        let got = refusal(store.execute(command.clone()).await);
+        let (expected, got) = pair.apply(input, command.clone()).await;
         same(seed, step, &history, &expected, &got);
         mover.observe(&command, &expected);
         let reply = format!("{expected:?}");
         kinds.extend(KINDS.into_iter().filter(|kind| reply.contains(kind)));
         if step % LOOK_EVERY == 0 || step + 1 == STEPS {
             for query in looks(&mut mover) {
-                let expected = queues.read(input.now_ms(), query.clone());
-                let got = refusal(store.query(query.clone()).await);
+                let expected = pair.queues.read(input.now_ms(), query.clone());
+                let got = refusal(pair.store.query(query.clone()).await);
                 history.push(format!("{query:?}"));
                 same(seed, step, &history, &expected, &got);
                 history.pop();
@@ -148,7 +177,7 @@ async fn compare(url: &str, seed: u64, kinds: &mut BTreeSet<&'static str>) {
     }
 }
 
-fn refusal(answer: Result<Reply, StoreError>) -> Result<Reply, Refusal> {
+fn refusal(answer: Result<Reply, StoreError>) -> Replied {
     answer.map_err(|error| match error {
         StoreError::Refused(refusal) => refusal,
         error => panic!("{error}"),
@@ -156,13 +185,7 @@ fn refusal(answer: Result<Reply, StoreError>) -> Result<Reply, Refusal> {
 }
 
 #[track_caller]
-fn same(
-    seed: u64,
-    step: usize,
-    history: &[String],
-    expected: &Result<Reply, Refusal>,
-    got: &Result<Reply, Refusal>,
-) {
+fn same(seed: u64, step: usize, history: &[String], expected: &Replied, got: &Replied) {
     let (expected, got) = (format!("{expected:?}"), format!("{got:?}"));
     let recent = &history[history.len().saturating_sub(12)..];
     assert!(

@@ -179,16 +179,7 @@ async fn functions_that_redis_has_forgotten_are_taught_again() {
     let api = Api::new(&server.url, Some(TOKEN));
     let queue = api.fresh_queue();
     queue.push(&[json!(1)]).await;
-    let (host, port) = redis
-        .url
-        .trim_start_matches("redis://")
-        .split_once(':')
-        .unwrap();
-    let flushed = std::process::Command::new("redis-cli")
-        .args(["-h", host, "-p", port, "FUNCTION", "FLUSH"])
-        .output()
-        .unwrap();
-    assert!(flushed.status.success());
+    assert_eq!(redis.ask(&["FUNCTION", "FLUSH"]), "OK");
     queue.push(&[json!(2)]).await;
     assert_eq!(queue.counts().await, json!({"ready": 2}));
     server.stop().await;

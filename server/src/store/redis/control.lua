@@ -57,7 +57,9 @@ acts.cancel = function()
   if q.ended then return complete('over', q.uid) end
   local holder = item.place == IS_LEASED and session_of(item.session)
   -- A fresh item stays in its lane, where it is skipped.
-  if item.place == FRESH then q.ghosts = q.ghosts + 1 end
+  if item.place == FRESH then
+    q.ghosts[item.priority + 1] = q.ghosts[item.priority + 1] + 1
+  end
   withdraw(item)
   set_end(item, END_CANCELLED)
   q.counts[CANCELLED] = q.counts[CANCELLED] + 1

@@ -98,10 +98,11 @@ local function settle_one(session, settle)
   end
   if q.ended then return OVER, false end
   local item, outcome, delay = items[settle.id], settle.outcome, settle.delay
+  local exhausted = false
   if outcome == RETRY then
     local failures = item.attempts + 1
     if failures >= attempts_max(item) then
-      outcome = BURIED
+      exhausted = true
     elseif not settle.has_delay then
       delay = backoff(failures)
     end
@@ -110,23 +111,24 @@ local function settle_one(session, settle)
   withdraw(item)
   if outcome == IS_DONE then
     record_result(item, settle)
+  elseif outcome == BURIED or exhausted then
+    -- A late settle names an attempt that its loss may have counted already.
+    item.attempts, item.error, item.lost = max(item.attempts, item.attempt), text, false
+    bury(item)
   elseif outcome == RETRY then
     item.attempts, item.error = item.attempts + 1, text
     q.retried = q.retried + 1
     if delay > 0 then make_delayed(item, now_ms + delay) else make_ready(item) end
-  elseif outcome == BURIED then
-    -- A late settle names an attempt that its loss may have counted already.
-    item.attempts, item.error, item.lost = max(item.attempts, item.attempt), text, false
-    bury(item)
   else
     make_ready(item)
   end
   if session then
+    -- What was sent, exhausted or not: its repeat says the same.
     remember(session, settle.id, settle.lease, outcome)
     set_lost(session, settle.id, nil)
     if outcome == IS_DONE then session.done = session.done + 1 end
   end
-  if settle.spawned > 0 then
+  if outcome == IS_DONE and settle.spawned > 0 then
     local spawn = {}
     for n = 1, settle.spawned do spawn[n] = ARGV[settle.spawn_at + n - 1] end
     local _, fresh = sort_out(spawn)
@@ -239,19 +241,14 @@ local function choose(session)
   local room = max(S.leased - q.counts[LEASED], 0)
   local wanted = min(lease_max, SESSION_LEASES_MAX - session.holds, room)
   if wanted == 0 then return nil, 'limit_reached' end
-  if q.alone > 0 and session.holds == 0 then
-    write_pending(K.alone)
-    local id = tonumber(call('ZRANGE', K.alone, 0, 0)[1])
-    local item = find(id)
-    item.text = record(id)
-    return { item }
-  end
+  local alone = session.holds == 0 and next_alone()
+  if alone then return { alone } end
   local chosen = take_first(min(wanted, LEASES_A_STEP))
   if #chosen > 0 then return chosen end
+  -- Only cancelled items were looked at: the rest comes with the next call.
+  if q.counts[READY] > q.alone then return nil, 'nothing_ready', 0 end
   if q.alone > 0 then return nil, 'last_attempt_alone' end
   if q.counts[DELAYED] > 0 and q.counts[LEASED] == 0 then return nil, 'delayed' end
-  -- Only cancelled items were looked at: the rest comes with the next call.
-  if q.counts[READY] > 0 then return nil, 'nothing_ready', 0 end
   return nil, 'nothing_ready'
 end
 
@@ -269,6 +266,8 @@ local function lease(session)
     q.counts[LEASED] = q.counts[LEASED] + 1
     if is_suspect(item) then session.suspects = session.suspects + 1 end
     later(K.holds, item.id, session.no)
+    -- What it has again is not lost to it any more.
+    set_lost(session, item.id, nil)
     if n <= starting then start_item(item) end
     rows[3 * n - 2], rows[3 * n - 1], rows[3 * n] = item.id, item.attempt, item.text
   end
@@ -304,7 +303,11 @@ local function exchange()
     end
   elseif nonce ~= '' then
     local session = session_of_worker(worker)
-    if session and session.nonce == nonce then open = session end
+    if session and session.nonce == nonce then
+      open = session
+    else
+      session_end = end_of_first_call(worker, nonce)
+    end
   end
   if number ~= '' then
     local last = open and open.request or NO_REQUEST
@@ -315,7 +318,8 @@ local function exchange()
   local statuses = settle_all(open, settles)
   if open then start_all(open) end
   local session, answer = open, false
-  if not open and session_id == '' and number ~= '' and not leave and not q.ended then
+  local opening = not open and session_id == '' and not session_end
+  if opening and number ~= '' and not leave and not q.ended then
     local revoked
     session, revoked = open_session()
     answer = revoked or false

@@ -156,7 +156,9 @@ local function create(uid, settings)
   q = {
     layout = LAYOUT, uid = uid, created = now_ms, sealed = false, paused = false,
     settings = settings, counts = { 0, 0, 0, 0, 0, 0, 0 }, digest = { 0, 0, 0, 0, 0, 0, 0, 0 },
-    fresh = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, ghosts = 0, back = 0, alone = 0, blobs = 0,
+    -- Entries of the lanes of fresh items, and how many of those are cancelled, a lane each.
+    fresh = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 },
+    back = 0, alone = 0, blobs = 0,
     len = 0, results = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
     sessions = 0, serial = 0, endings = 0,
     -- No lease number of an older queue of this name may come again.

@@ -139,15 +139,18 @@ local function must_run_alone(item)
   return is_suspect(item) and item.attempts + 1 >= attempts_max(item)
 end
 
+-- Where an item stands among others: higher priority first, then by id.
+local function rank(item) return (9 - item.priority) * LANE + item.id end
+
 -- Puts an item that is nowhere among the ready ones that came back.
 local function make_ready(item)
   if must_run_alone(item) then
     item.place = ALONE
-    later(K.alone, item.id, item.id)
+    later(K.alone, item.id, rank(item))
     q.alone = q.alone + 1
   else
     item.place = CAME_BACK
-    later(K.back, item.id, (9 - item.priority) * LANE + item.id)
+    later(K.back, item.id, rank(item))
     q.back = q.back + 1
   end
   q.counts[READY] = q.counts[READY] + 1
@@ -235,8 +238,9 @@ local function take_fresh(priority, wanted, taken, budget)
     while next_id < stop and wanted > 0 and budget.ghosts > 0 and budget.bytes > 0 do
       local id = next_id
       next_id = id + 1
-      if q.ghosts > 0 and end_of(id) ~= 0 then
-        q.ghosts, budget.ghosts = q.ghosts - 1, budget.ghosts - 1
+      if q.ghosts[priority + 1] > 0 and end_of(id) ~= 0 then
+        q.ghosts[priority + 1] = q.ghosts[priority + 1] - 1
+        budget.ghosts = budget.ghosts - 1
       else
         local text = record(id)
         items[id] = new_item(id, text)
@@ -253,6 +257,25 @@ local function take_fresh(priority, wanted, taken, budget)
     end
   end
   return wanted
+end
+
+-- The item that must run alone, if it is the next of all: the first of its own priority, after
+-- those of higher ones.
+local function next_alone()
+  if q.alone == 0 then return nil end
+  write_pending(K.alone)
+  local id = tonumber(call('ZRANGE', K.alone, 0, 0)[1])
+  local item = find(id)
+  for priority = item.priority + 1, 9 do
+    if q.fresh[priority + 1] > q.ghosts[priority + 1] then return nil end
+  end
+  if q.back > 0 then
+    write_pending(K.back)
+    local first = call('ZRANGE', K.back, 0, 0, 'WITHSCORES')
+    if tonumber(first[2]) < (9 - item.priority) * LANE then return nil end
+  end
+  item.text = record(id)
+  return item
 end
 
 -- Takes the first items that may run beside others: higher priority first, within one those that

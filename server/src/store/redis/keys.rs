@@ -13,7 +13,7 @@
 //! | `live` | hash | id → what changes of an item: only for items in flight, delayed, dead, or that came back |
 //! | `fresh:0` … `fresh:9` | list | runs of ids never leased, `first` or `first:count`, a list a priority |
 //! | `back` | sorted set | ready items that came back, by (9 − priority) · 2⁴⁴ + id |
-//! | `alone` | sorted set | ready items whose last attempt must run alone, by id |
+//! | `alone` | sorted set | ready items whose last attempt must run alone, by (9 − priority) · 2⁴⁴ + id |
 //! | `delayed` | sorted set | delayed items by when they are due |
 //! | `dead` | sorted set | dead items by id |
 //! | `dedupe` | hash | first 16 bytes of a key's SHA-256 → id |
@@ -25,7 +25,7 @@
 //! | `lost` | hash | session → ids that it lost without its doing |
 //! | `revoked` | sorted set | worker names by until when they get no session |
 //! | `limits` | sorted set | leased items by the end of their time limit, in queue time |
-//! | `ended` | sorted set | the last 1,024 sessions that ended, by order and cause |
+//! | `ended` | sorted set | the last 1,024 sessions that ended and their first calls (`nonce:worker`), by order and cause |
 //! | `results` | list | `I6` id, `I2` attempt, `I6` ms it took, whether it has a key, `I2` length, key, result |
 //! | `gone` | list | heads of deleted queues of this name, newest first; for a week |
 //! | `batch:KEY` | string | what a push under an `Idempotency-Key` took; for 24 h, whatever becomes of the queue |

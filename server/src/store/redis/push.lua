@@ -75,6 +75,8 @@ local function push()
       taken.lines, taken.complete = lines_before + lines, last
       taken.added = added + (before and before.added or 0)
       taken.duplicates = duplicates + (before and before.duplicates or 0)
+      -- As in the answer to a repeat: a caller cannot know which of the two it is.
+      added, duplicates = taken.added, taken.duplicates
     end
     call('SET', batch_key, cmsgpack.pack(taken), 'PX', IDEMPOTENCY_MS)
   end

@@ -106,9 +106,17 @@ end
 
 -- How a session that is not open ended.
 local function end_of_session(id)
-  write_pending(K.ended)
   local score = call('ZSCORE', K.ended, id)
   return score and tonumber(score) % 4 or -1
+end
+
+-- The first call of a session, beside the ids of those that have ended: these have no colon.
+local function first_call(worker, nonce) return nonce .. ':' .. worker end
+
+-- How the session ended that this first call had opened, or false.
+local function end_of_first_call(worker, nonce)
+  local score = call('ZSCORE', K.ended, first_call(worker, nonce))
+  return score and tonumber(score) % 4
 end
 
 local function answer_page(session, number) return session.no .. ':' .. number end
@@ -166,8 +174,13 @@ local function end_session(session, how, counted)
     call('HDEL', K.answers, unpack(fields))
   end
   q.endings = q.endings + 1
-  call('ZADD', K.ended, q.endings * 4 + how, session.id)
-  if q.endings > ENDINGS_MAX then call('ZREMRANGEBYRANK', K.ended, 0, -ENDINGS_MAX - 1) end
+  local order = q.endings * 4 + how
+  call('ZADD', K.ended, order, session.id)
+  if session.nonce then
+    call('ZADD', K.ended, order, first_call(session.worker, session.nonce))
+  end
+  local forgotten = q.endings - ENDINGS_MAX
+  if forgotten > 0 then call('ZREMRANGEBYSCORE', K.ended, '-inf', forgotten * 4 + 3) end
   local text = 'the session of worker ' .. session.worker .. ' was lost'
   for _, id in ipairs(ids) do
     local item = items[id]
@@ -226,9 +239,9 @@ end_queue = function(phase, cause, outcome, reason, by)
   end
   for priority = 0, 9 do
     if q.fresh[priority + 1] > 0 then call('UNLINK', K.fresh[priority]) end
-    q.fresh[priority + 1] = 0
+    q.fresh[priority + 1], q.ghosts[priority + 1] = 0, 0
   end
-  q.ghosts, q.back, q.alone, q.limits = 0, 0, 0, 0
+  q.back, q.alone, q.limits = 0, 0, 0
   for _, session in pairs(sessions) do
     if session then
       session.holds, session.suspects, session.lost, session.idle = 0, 0, 0, now_ms

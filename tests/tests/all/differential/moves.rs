@@ -44,6 +44,8 @@ impl Dice {
 struct Worker {
     session: Option<SessionId>,
     uid: Option<QueueUid>,
+    /// Sessions that have ended: the nonce of a first call follows from it.
+    endings: u64,
     number: u64,
     /// Everything it was ever handed.
     held: Vec<(ItemId, LeaseNumber)>,
@@ -62,6 +64,8 @@ pub(super) struct Mover {
     dice: Dice,
     now_us: u64,
     queues: Vec<QueueName>,
+    /// Two workers that seldom settle, so that attempts end by their time limits.
+    lazy: bool,
     seen: Vec<Seen>,
     sent: Vec<Command>,
     /// Which queue and worker the last command was for.
@@ -72,6 +76,7 @@ impl Mover {
     pub(super) fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let count = if dice.one_in(2) { 1 } else { 3 };
+        let lazy = dice.one_in(4);
         let names = ["a", "b", "team.c"];
         Self {
             dice,
@@ -80,6 +85,7 @@ impl Mover {
                 .iter()
                 .map(|name| name.parse().unwrap())
                 .collect(),
+            lazy,
             seen: (0..count).map(|_| Seen::default()).collect(),
             sent: Vec::new(),
             last: (0, 0),
@@ -118,7 +124,8 @@ impl Mover {
     fn fresh(&mut self) -> Command {
         let at = usize::try_from(self.dice.below(self.queues.len() as u64)).unwrap();
         let queue = self.queues[at].clone();
-        let worker = usize::try_from(self.dice.below(WORKERS as u64)).unwrap();
+        let workers = if self.lazy { 2 } else { WORKERS };
+        let worker = usize::try_from(self.dice.below(workers as u64)).unwrap();
         self.last = (at, worker);
         match self.dice.below(100) {
             0..=16 => self.push(queue),
@@ -187,6 +194,9 @@ impl Mover {
         item.priority = dice.one_in(3).then(|| dice.below(10) as u8);
         item.delay_ms = dice.one_in(6).then(|| dice.below(6_000));
         item.time_limit_ms = dice.one_in(6).then(|| 1 + dice.below(20_000));
+        if self.lazy {
+            item.time_limit_ms = Some(1);
+        }
         item.max_attempts = dice.one_in(4).then(|| 1 + dice.below(4) as u16);
         item.traceparent = dice.one_in(8).then(|| "00-abc-def-01".into());
         item
@@ -337,7 +347,8 @@ impl Mover {
             error: error.map(Into::into),
             delay_ms: (outcome == SettleOutcome::Retry && self.dice.one_in(3))
                 .then(|| self.dice.below(3) * 2_000),
-            spawn: if done && self.dice.one_in(5) {
+            // Only those of a done count.
+            spawn: if self.dice.one_in(if done { 5 } else { 12 }) {
                 self.items(4)
             } else {
                 Vec::new()
@@ -364,11 +375,16 @@ impl Mover {
         if self.dice.one_in(40) {
             request.session = Some(SessionId(self.dice.roll()));
         }
+        // From time to time the nonce of an older session; the first one is the greatest.
+        let ago = self.dice.pick(&[0, 0, 0, 1, 2]).unwrap();
         request.nonce = self
             .dice
             .one_in(2)
-            .then(|| self.dice.pick(&[1, u64::MAX]).unwrap());
-        let settles = self.dice.below(4);
+            .then(|| u64::MAX - known.endings.saturating_sub(ago));
+        let settles = match self.lazy {
+            true => u64::from(self.dice.one_in(6)),
+            false => self.dice.below(4),
+        };
         request.settles = (0..settles).map(|_| self.settle(at, worker)).collect();
         if self.dice.one_in(3) {
             let held = &known.held;
@@ -414,6 +430,7 @@ impl Mover {
         let known = &mut seen.workers[worker];
         if reply.session_end.is_some() || reply.over.is_some() {
             (known.session, known.uid, known.number) = (None, None, 0);
+            known.endings += 1;
         } else if let Some(session) = reply.session {
             if known.session != Some(session) {
                 known.number = 0;

@@ -1,0 +1,172 @@
+//! What a random walk seldom reaches or is too short for.
+
+use gangline_protocol::{
+    ExchangeReply, ExchangeRequest, ItemId, LeaseReply, LeaseRequest, NewItem, Settle,
+    SettleOutcome, SettleStatus,
+};
+use gangline_server::queue::{Command, Input, Reply};
+use gangline_tests::TestRedis;
+use gangline_tests::redis::Keeping;
+use serde_json::value::RawValue;
+
+use super::Pair;
+
+/// Ended sessions that are told apart from unknown ones.
+const KEPT: u64 = 1_024;
+
+/// Sessions that are forgotten.
+const FORGOTTEN: u64 = 3;
+
+/// A pair on one queue, a microsecond a step.
+struct Case {
+    redis: TestRedis,
+    pair: Pair,
+    now_us: u64,
+}
+
+impl Case {
+    async fn start() -> Self {
+        let redis = TestRedis::start(Keeping::Memory);
+        Self {
+            pair: Pair::open(&redis.url).await,
+            redis,
+            now_us: 1_700_000_000_000_000,
+        }
+    }
+
+    async fn apply(&mut self, command: Command) -> Reply {
+        self.now_us += 1;
+        let (now_us, random) = (self.now_us, self.now_us);
+        let (expected, got) = self.pair.apply(Input { now_us, random }, command).await;
+        assert_eq!(format!("{expected:?}"), format!("{got:?}"));
+        got.unwrap()
+    }
+
+    async fn push(&mut self, items: Vec<NewItem>) {
+        self.apply(Command::Push {
+            queue: "q".parse().unwrap(),
+            items,
+            batch: None,
+            seal: false,
+        })
+        .await;
+    }
+
+    /// Calls for the first time, and asks for an item.
+    async fn first_call(&mut self, worker: &str, nonce: u64) -> ExchangeReply {
+        let mut request = ExchangeRequest::new(worker.parse().unwrap());
+        request.nonce = Some(nonce);
+        request.lease = Some(LeaseRequest {
+            number: 1,
+            max: 1,
+            starting: None,
+            wait_ms: 0,
+        });
+        self.exchange(request).await
+    }
+
+    async fn exchange(&mut self, request: ExchangeRequest) -> ExchangeReply {
+        let command = Command::Exchange {
+            queue: "q".parse().unwrap(),
+            request: Box::new(request),
+        };
+        match self.apply(command).await {
+            Reply::Exchange(reply) => *reply,
+            other => panic!("no answer to an exchange: {other:?}"),
+        }
+    }
+}
+
+fn item(priority: u8) -> NewItem {
+    let mut item = NewItem::new(RawValue::NULL.to_owned().into());
+    item.priority = Some(priority);
+    item
+}
+
+#[tokio::test]
+async fn first_calls_are_known_for_as_long_as_the_ends_of_their_sessions() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    case.push(Vec::new()).await;
+    // Each one replaces the one before; the last stays open.
+    let last = FORGOTTEN + KEPT;
+    for nonce in 0..=last {
+        case.first_call("w", nonce).await;
+    }
+    for nonce in (FORGOTTEN..=last).rev() {
+        let reply = case.first_call("w", nonce).await;
+        assert_eq!(reply.session.is_some(), nonce == last);
+        assert_eq!(reply.session_end.is_some(), nonce != last);
+    }
+    let kept = case.redis.ask(&["ZCARD", "gangline:{default.q}:ended"]);
+    assert_eq!(kept, (2 * KEPT).to_string());
+    // One that is forgotten is a first call again.
+    let reply = case.first_call("w", FORGOTTEN - 1).await;
+    assert!(reply.session.is_some());
+}
+
+#[tokio::test]
+async fn the_repeat_of_a_last_retry_is_answered_as_the_first_time() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    let mut once = item(5);
+    once.max_attempts = Some(1);
+    case.push(vec![once]).await;
+    let opened = case.first_call("w", 1).await;
+    let Some(LeaseReply::Items(items)) = opened.lease else {
+        panic!("nothing was leased: {opened:?}");
+    };
+    let mut request = ExchangeRequest::new("w".parse().unwrap());
+    request.session = opened.session;
+    request.settles = vec![Settle {
+        id: items[0].id,
+        lease: items[0].lease,
+        outcome: SettleOutcome::Retry,
+        result: None,
+        error: None,
+        delay_ms: None,
+        spawn: Vec::new(),
+        stop: None,
+    }];
+    for _ in 0..2 {
+        let reply = case.exchange(request.clone()).await;
+        assert_eq!(reply.settled[0].status, SettleStatus::Ok);
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_runs_alone_does_not_wait_for_cancelled_ones() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    let mut poison = item(2);
+    poison.max_attempts = Some(2);
+    case.push(vec![poison]).await;
+    case.first_call("w1", 1).await;
+    case.apply(Command::Revoke {
+        queue: "q".parse().unwrap(),
+        worker: "w1".parse().unwrap(),
+        counted: true,
+    })
+    .await;
+    case.push(vec![item(9), item(0), item(9)]).await;
+    for (worker, expected) in [("w2", ItemId(2)), ("w3", ItemId(1)), ("w4", ItemId(3))] {
+        if worker == "w3" {
+            case.apply(Command::Cancel {
+                queue: "q".parse().unwrap(),
+                id: ItemId(4),
+            })
+            .await;
+        }
+        let reply = case.first_call(worker, 1).await;
+        let Some(LeaseReply::Items(items)) = reply.lease else {
+            panic!("nothing was leased: {reply:?}");
+        };
+        assert_eq!(items[0].id, expected);
+    }
+}
