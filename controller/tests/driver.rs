@@ -45,6 +45,8 @@ impl Running {
 fn settings() -> Settings {
     Settings {
         retry_base: Duration::from_millis(5),
+        // However often it failed before, it is tried again while a test still waits.
+        retry_cap: Duration::from_millis(200),
         queue_poll: Duration::from_millis(5),
         ..Settings::local("http://queue", Wrapper::default())
     }

@@ -123,13 +123,6 @@ impl Cluster {
                 failure = Some(complaint);
                 continue;
             };
-            if status.is_already_exists() {
-                return match self.find_created(job, &new.name).await {
-                    Ok(true) => Creation::Created,
-                    Ok(false) => Creation::Refused(complaint),
-                    Err(error) => Creation::Unknown((&error).into()),
-                };
-            }
             let causes = status.details.iter().flat_map(|details| &details.causes);
             if causes
                 .into_iter()
@@ -138,10 +131,19 @@ impl Cluster {
                 return Creation::NamespaceTerminating;
             }
             // A server that gives up may still have made the Pod.
-            if status.code < 500 {
+            if status.code >= 500 {
+                failure = Some(complaint);
+                continue;
+            }
+            // A refusal, by a quota say, tells nothing of a try before it that was not answered.
+            if failure.is_none() && !status.is_already_exists() {
                 return Creation::Refused(complaint);
             }
-            failure = Some(complaint);
+            return match self.find_created(job, &new.name).await {
+                Ok(true) => Creation::Created,
+                Ok(false) => Creation::Refused(complaint),
+                Err(error) => Creation::Unknown((&error).into()),
+            };
         }
         failure.map_or(Creation::Created, Creation::Unknown)
     }

@@ -61,6 +61,8 @@ struct State {
     is_away: bool,
     /// Watches from before this version are told that it is too old.
     oldest: u64,
+    /// Whether watches are told nothing.
+    is_silent: bool,
     /// Random numbers for the fate of events, if they are not told as they happen.
     chaos: Option<u64>,
     held: VecDeque<(String, Bytes)>,
@@ -136,6 +138,14 @@ impl FakeApi {
         if history_too {
             state.oldest = state.version;
             state.history.clear();
+        }
+    }
+
+    /// Has watches hear nothing of what happens, or all that they have missed.
+    pub(crate) fn silence(&self, is_silent: bool) {
+        self.lock().is_silent = is_silent;
+        if !is_silent {
+            self.lose_watches(false);
         }
     }
 
@@ -431,6 +441,9 @@ impl State {
         let event = json!({ "type": what, "object": object });
         self.history
             .push((self.version, plural.to_owned(), event.clone()));
+        if self.is_silent {
+            return;
+        }
         let copies = match self.chaos.as_mut().map(next_random) {
             // Told now, behind what is held of its own kind, and again later.
             Some(random) if random % 4 == 0 => 2,
