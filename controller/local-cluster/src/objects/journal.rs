@@ -77,6 +77,8 @@ struct Shared {
     synced: watch::Sender<u64>,
     /// Wakes the thread that waits for the disk; what is in it already wakes it for all.
     wake: SyncSender<()>,
+    /// Held as long as this server keeps its objects here, its thread included.
+    _lock: File,
 }
 
 /// The log that is written to.
@@ -85,8 +87,6 @@ pub(crate) struct Journal {
     shared: Arc<Shared>,
     /// What [`start`](Self::start) takes.
     woken: Mutex<Option<Receiver<()>>>,
-    /// Held as long as this server keeps its objects here.
-    _lock: File,
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> JournalError {
@@ -170,11 +170,11 @@ impl Journal {
             has_failed: AtomicBool::new(false),
             synced: watch::Sender::new(0),
             wake,
+            _lock: lock,
         });
         let journal = Self {
             shared,
             woken: Mutex::new(Some(woken)),
-            _lock: lock,
         };
         Ok((journal, found.recovered()))
     }
@@ -535,19 +535,25 @@ mod tests {
     async fn a_long_log_is_replaced_by_a_snapshot() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, _) = Journal::open(dir.path(), 1).unwrap();
-        let kept = Arc::new(map("a", 1));
-        let all = Arc::clone(&kept);
+        let (a, b) = (Arc::new(map("a", 1)), Arc::new(map("b", 8)));
+        // As in the store: what is kept is there for every later snapshot.
+        let all = Arc::new(Mutex::new(vec![(MAP, Arc::clone(&a))]));
+        let there = Arc::clone(&all);
         journal
-            .start(move || (vec![(MAP, Arc::clone(&all))], 7))
+            .start(move || (there.lock().unwrap().clone(), 7))
             .unwrap();
-        journal.keep(MAP, Kept::Put(&kept)).unwrap();
+        journal.keep(MAP, Kept::Put(&a)).unwrap();
         // The thread replaces the log after it has told that all is safe.
         while !dir.path().join(SNAPSHOT).exists()
             || dir.path().join("objects.0000000001.log").exists()
         {
             journal.synced().await.unwrap();
         }
-        journal.keep(MAP, Kept::Put(&map("b", 8))).unwrap();
+        {
+            let mut all = all.lock().unwrap();
+            journal.keep(MAP, Kept::Put(&b)).unwrap();
+            all.push((MAP, b));
+        }
         journal.synced().await.unwrap();
         drop(journal);
         let found = loop {
