@@ -16,8 +16,8 @@ use tokio::io::{AsyncBufReadExt, AsyncSeekExt, BufReader};
 use super::log_file::files;
 use super::run::Run;
 
-/// How often a log that is followed is looked at.
-const POLL: Duration = Duration::from_millis(100);
+/// How often a log that is followed is looked at: a run ends only when the logs of its Pods have.
+const POLL: Duration = Duration::from_millis(20);
 /// Output is given in pieces of about this size.
 const PIECE_BYTES: usize = 32 * 1024;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
