@@ -24,6 +24,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
@@ -122,6 +123,21 @@ impl<Q: QueueService> Controller<Q> {
         drop(driver);
         // The last recorder is gone, so the sender ends with what is left to say.
         let _ = tokio::time::timeout(Duration::from_secs(2), sending.join_next()).await;
+    }
+}
+
+impl Controller<HttpQueueService> {
+    /// Runs as [`Controller::run`] does, compiled in this crate: a future is compiled by whoever
+    /// polls it, else the binary would compile the whole driver once more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Controller::run`].
+    pub fn start(
+        self,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), LeadershipLost>> {
+        Box::pin(self.run(shutdown))
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -121,7 +122,11 @@ impl Server {
     /// # Errors
     ///
     /// A [`ServeError`] that says what is in the way.
-    pub async fn bind(config: Config) -> Result<Self, ServeError> {
+    pub fn bind(config: Config) -> BoxFuture<'static, Result<Self, ServeError>> {
+        Box::pin(Self::open(config))
+    }
+
+    async fn open(config: Config) -> Result<Self, ServeError> {
         let Config {
             listen,
             token,
@@ -173,7 +178,11 @@ impl Server {
     /// # Errors
     ///
     /// [`ServeError::Store`] when the store fails meanwhile.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+    pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), ServeError>> {
+        Box::pin(self.serve(shutdown))
+    }
+
+    async fn serve(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let Self {
             listener,
             address: _,

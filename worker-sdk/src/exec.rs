@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as STANDARD;
+use futures::future::BoxFuture;
 use gangline_protocol::Json;
 use gangline_protocol::limits::{ERROR_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use serde_json::value::RawValue;
@@ -40,7 +41,11 @@ pub struct ExecOptions {
 }
 
 /// Runs the program for one item after the other until the queue is over.
-pub async fn run(worker: Worker, options: ExecOptions) -> End {
+pub fn run(worker: Worker, options: ExecOptions) -> BoxFuture<'static, End> {
+    Box::pin(work(worker, options))
+}
+
+async fn work(worker: Worker, options: ExecOptions) -> End {
     let template = match Template::new(&options.program, options.replace.as_deref(), options.stdin)
     {
         Ok(template) => template,

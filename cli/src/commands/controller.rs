@@ -106,7 +106,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     output::note(format_args!("gangline: running Jobs of {cluster}"));
     loop {
         let controller = Controller::new(client.clone(), service.clone(), settings.clone());
-        match controller.run(shutdown.clone()).await {
+        match controller.start(shutdown.clone()).await {
             Ok(()) => return Ok(ExitCode::SUCCESS),
             // What it knew may be past: the next one begins with a list, once it leads.
             Err(lost) => tracing::warn!("{lost}"),

@@ -95,7 +95,7 @@ impl Local {
         let (failed, failure) = oneshot::channel();
         let serving = server.run(stop.clone());
         let running = (Arc::clone(&local_cluster), stop.clone());
-        let controlling = controller.run(stop.clone());
+        let controlling = controller.start(stop.clone());
         let parts = vec![
             tokio::spawn(async move {
                 if let Err(error) = serving.await {

@@ -21,6 +21,7 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -95,12 +96,14 @@ impl LocalCluster {
     }
 
     /// Runs the kubelet and the collectors of what is to go until `shutdown`; containers go on running.
-    pub async fn run(&self, shutdown: CancellationToken) {
-        tokio::join!(
-            self.api.kubelet.run(shutdown.clone()),
-            collect::run(Arc::clone(&self.api.store), shutdown.clone()),
-            expire::run(Arc::clone(&self.api.store), shutdown),
-        );
+    pub fn run(&self, shutdown: CancellationToken) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            tokio::join!(
+                self.api.kubelet.run(shutdown.clone()),
+                collect::run(Arc::clone(&self.api.store), shutdown.clone()),
+                expire::run(Arc::clone(&self.api.store), shutdown),
+            );
+        })
     }
 
     /// Serves the API on `listener` to whoever shows `token`, until `shutdown`.
@@ -108,7 +111,16 @@ impl LocalCluster {
     /// # Errors
     ///
     /// When the listener fails.
-    pub async fn serve(
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        token: String,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.serve_guarded(listener, token, shutdown))
+    }
+
+    async fn serve_guarded(
         &self,
         listener: TcpListener,
         token: String,

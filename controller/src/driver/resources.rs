@@ -42,3 +42,5 @@ macro_rules! resource {
 
 resource!(Job, "batch", "Job", "jobs");
 resource!(Pod, "", "Pod", "pods");
+
+impl kube::api::Log for Pod {}

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::{AsyncReadExt, StreamExt};
 use gangline_controller::api::{Job, JobCondition, Pod, PodPhase};
 use gangline_controller::plan::conditions;
-use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::core::Selector;
 use kube::runtime::WatchStreamExt;
@@ -77,7 +76,6 @@ impl Running {
         let complete = CancellationToken::new();
         let watch = PodWatch {
             pods: pods.clone(),
-            texts: Api::namespaced(client.clone(), namespace),
             selector: selector.clone(),
             logs,
             followed: HashSet::new(),
@@ -196,8 +194,6 @@ fn ended(condition: &JobCondition) -> Ended {
 /// Shows what the Pods of a Job write, and says which of them were lost.
 struct PodWatch {
     pods: Api<Pod>,
-    /// The same Pods, by the type that has logs.
-    texts: Api<ApiPod>,
     selector: String,
     logs: Logs,
     followed: HashSet<String>,
@@ -237,7 +233,7 @@ impl PodWatch {
     fn see(&mut self, pod: &Pod) {
         let has_started = !matches!(pod.status.phase, None | Some(PodPhase::Pending));
         if has_started && self.followed.insert(pod.uid().to_owned()) {
-            let (pods, name) = (self.texts.clone(), pod.name().to_owned());
+            let (pods, name) = (self.pods.clone(), pod.name().to_owned());
             self.followers.spawn(show_logs(pods, name, self.logs));
         }
         let is_lost = pod.status.phase == Some(PodPhase::Failed) && !pod.is_deleting();
@@ -260,7 +256,7 @@ impl PodWatch {
     }
 }
 
-async fn show_logs(pods: Api<ApiPod>, name: String, logs: Logs) {
+async fn show_logs(pods: Api<Pod>, name: String, logs: Logs) {
     let params = LogParams {
         follow: true,
         ..LogParams::default()
@@ -295,9 +291,9 @@ async fn show_logs(pods: Api<ApiPod>, name: String, logs: Logs) {
     ));
 }
 
-async fn is_leaving(pods: &Api<ApiPod>, name: &str) -> bool {
+async fn is_leaving(pods: &Api<Pod>, name: &str) -> bool {
     match pods.get_opt(name).await {
-        Ok(pod) => pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()),
+        Ok(pod) => pod.is_none_or(|pod| pod.is_deleting()),
         Err(_) => false,
     }
 }
