@@ -3,6 +3,7 @@
 //! The program knows nothing of Gangline. Its item comes as an argument, or on stdin; its stdout
 //! is the result; its exit code says how it went. Nothing goes through a shell.
 
+mod child;
 mod output;
 mod process;
 pub mod template;
@@ -22,6 +23,7 @@ use serde_json::value::RawValue;
 
 use crate::item::{HandlerError, Item};
 use crate::worker::{End, Outcome, Worker};
+use child::Launcher;
 use process::{Ended, Program};
 use template::Template;
 
@@ -40,6 +42,11 @@ pub struct ExecOptions {
     pub timeout: Option<Duration>,
 }
 
+/// What tells a program which item it is run for.
+const ITEM_ID: &str = "GANGLINE_ITEM_ID";
+const ITEM_ATTEMPT: &str = "GANGLINE_ITEM_ATTEMPT";
+const ITEM_KEY: &str = "GANGLINE_ITEM_KEY";
+
 /// Runs the program for one item after the other until the queue is over.
 pub fn run(worker: Worker, options: ExecOptions) -> BoxFuture<'static, End> {
     Box::pin(work(worker, options))
@@ -51,7 +58,14 @@ async fn work(worker: Worker, options: ExecOptions) -> End {
         Ok(template) => template,
         Err(error) => return End::Misconfigured(error.to_string()),
     };
+    // What the worker may do is not for the program, and not for what it prints.
+    let hidden = ["GANGLINE_TOKEN", ITEM_ID, ITEM_ATTEMPT, ITEM_KEY];
+    let launcher = match Launcher::new(&hidden) {
+        Ok(launcher) => launcher,
+        Err(error) => return End::Misconfigured(format!("cannot run programs: {error}")),
+    };
     let exec = Arc::new(Exec {
+        launcher,
         file: process::find(&options.program[0]),
         quiet: AtomicBool::new(true),
         template,
@@ -70,6 +84,7 @@ async fn work(worker: Worker, options: ExecOptions) -> End {
 const QUIET_BYTES: usize = 32 << 10;
 
 struct Exec {
+    launcher: Launcher,
     template: Template,
     options: ExecOptions,
     /// Where the program is, if its name is the same for all items.
@@ -92,17 +107,17 @@ impl Exec {
             arguments,
             quiet: self.quiet.load(Ordering::Relaxed),
             environment: vec![
-                ("GANGLINE_ITEM_ID", item.id.to_string()),
-                ("GANGLINE_ITEM_ATTEMPT", item.attempt.to_string()),
+                (ITEM_ID, item.id.to_string()),
+                (ITEM_ATTEMPT, item.attempt.to_string()),
                 (
-                    "GANGLINE_ITEM_KEY",
+                    ITEM_KEY,
                     item.key.as_ref().map_or(String::new(), ToString::to_string),
                 ),
             ],
             stdin: self.options.stdin.then(|| text.into_owned().into_bytes()),
         };
         let ended = program
-            .run(self.options.timeout, &item.cancellation())
+            .run(&self.launcher, self.options.timeout, &item.cancellation())
             .await;
         if let Ended::Exited { stdout, stderr, .. } = &ended {
             // Of stderr only the end is kept: what nearly fills that may have been much more.

@@ -1,19 +1,19 @@
 //! One run of a program: its group, its output within bounds, and its end.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use tokio::net::unix::pipe::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::child::{Child, Launcher, Streams};
 use super::output::{Output, Tail, TooMuch, Whole};
 
 /// How long a program may take to end after SIGTERM, before SIGKILL.
@@ -72,6 +72,7 @@ pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
 impl Program<'_> {
     pub(super) async fn run(
         self,
+        launcher: &Launcher,
         timeout: Option<Duration>,
         cancelled: &CancellationToken,
     ) -> Ended {
@@ -81,11 +82,10 @@ impl Program<'_> {
             quiet,
             stdout,
             stderr,
-        } = match self.start() {
+        } = match self.start(launcher) {
             Ok(running) => running,
             Err(error) => return Ended::NotStarted(error),
         };
-        let group = child.id().and_then(|id| i32::try_from(id).ok());
         let limit = async {
             match timeout {
                 Some(limit) => tokio::time::sleep(limit).await,
@@ -100,36 +100,31 @@ impl Program<'_> {
             () = cancelled.cancelled() => Ended::Cancelled,
         };
         if !matches!(ended, Ended::Exited { .. }) {
-            end(&mut child, group).await;
+            end(&mut child).await;
         }
         ended
     }
 
-    fn start(self) -> io::Result<Running> {
+    fn start(self, launcher: &Launcher) -> io::Result<Running> {
         let (stdout, stdout_writer) = Output::new()?;
         let (stderr, stderr_writer) = Output::new()?;
-        let name = OsStr::new(&self.arguments[0]);
-        let mut command = Command::new(self.file.map_or(name, Path::as_os_str));
-        command
-            .arg0(name)
-            .args(&self.arguments[1..])
-            // What the worker may do is not for the program, and not for what it prints.
-            .env_remove("GANGLINE_TOKEN")
-            .envs(self.environment)
-            .stdin(if self.stdin.is_some() {
-                Stdio::piped()
-            } else {
-                Stdio::null()
-            })
-            .stdout(stdout_writer)
-            .stderr(stderr_writer)
-            // A group of its own, so that what it has started ends with it.
-            .process_group(0);
-        // Our copies of the writing ends go with the command, so that the pipes can end.
-        let child = command.spawn()?;
+        let (stdin, stdin_reader) = match self.stdin {
+            Some(bytes) => {
+                let (reader, writer) = io::pipe()?;
+                (Some((writer, bytes)), Some(reader))
+            }
+            None => (None, None),
+        };
+        let streams = Streams {
+            stdin: stdin_reader.as_ref().map(AsFd::as_fd),
+            stdout: stdout_writer.as_fd(),
+            stderr: stderr_writer.as_fd(),
+        };
+        // Our copies of its ends of the pipes go at the end of this, so that the pipes can end.
+        let child = launcher.start(self.file, &self.arguments, &self.environment, &streams)?;
         Ok(Running {
             child,
-            stdin: self.stdin,
+            stdin,
             quiet: self.quiet,
             stdout,
             stderr,
@@ -139,7 +134,7 @@ impl Program<'_> {
 
 struct Running {
     child: Child,
-    stdin: Option<Vec<u8>>,
+    stdin: Option<(PipeWriter, Vec<u8>)>,
     quiet: bool,
     stdout: Output<Whole>,
     stderr: Output<Tail>,
@@ -148,7 +143,7 @@ struct Running {
 /// Feeds and reads a program until it has exited and nobody is left who could write.
 async fn watch(
     child: &mut Child,
-    stdin: Option<Vec<u8>>,
+    stdin: Option<(PipeWriter, Vec<u8>)>,
     quiet: bool,
     mut stdout: Output<Whole>,
     mut stderr: Output<Tail>,
@@ -161,23 +156,25 @@ async fn watch(
     {
         return Ok(exited(status, stdout.into_kept(), stderr.into_kept()));
     }
-    let mut input = child.stdin.take();
     let feed = async {
-        if let (Some(pipe), Some(bytes)) = (&mut input, stdin) {
+        if let Some((pipe, bytes)) = stdin {
             // A program need not read what it is given.
-            let _ = pipe.write_all(&bytes).await;
+            let _ = write(pipe.into(), &bytes).await;
         }
-        drop(input);
         Ok(())
     };
     let (stdout, stderr, ()) = tokio::try_join!(stdout.read_to_end(), stderr.read_to_end(), feed)?;
     Ok(exited(child.wait().await, stdout, stderr))
 }
 
-fn exited(status: io::Result<ExitStatus>, stdout: Whole, stderr: Tail) -> Ended {
-    match status {
-        Ok(status) => Ended::Exited {
-            code: status.code(),
+async fn write(pipe: OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    Sender::from_owned_fd(pipe)?.write_all(bytes).await
+}
+
+fn exited(code: io::Result<Option<i32>>, stdout: Whole, stderr: Tail) -> Ended {
+    match code {
+        Ok(code) => Ended::Exited {
+            code,
             stdout: stdout.0,
             stderr: stderr.into_bytes(),
         },
@@ -186,17 +183,13 @@ fn exited(status: io::Result<ExitStatus>, stdout: Whole, stderr: Tail) -> Ended 
 }
 
 /// Ends a program and what it has started: SIGTERM, and after a while SIGKILL.
-async fn end(child: &mut Child, group: Option<i32>) {
-    let Some(group) = group.map(Pid::from_raw) else {
-        return;
-    };
-    // A group that is gone needs no signal.
-    let _ = killpg(group, Signal::SIGTERM);
+async fn end(child: &mut Child) {
+    child.signal(Signal::SIGTERM);
     if tokio::time::timeout(KILL_AFTER, child.wait())
         .await
         .is_err()
     {
-        let _ = killpg(group, Signal::SIGKILL);
+        child.signal(Signal::SIGKILL);
         let _ = child.wait().await;
     }
 }
