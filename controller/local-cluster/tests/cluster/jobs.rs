@@ -182,6 +182,58 @@ fn status_of<T: std::fmt::Debug>(result: kube::Result<T>) -> kube::core::Status 
     }
 }
 
+pub(crate) async fn jobs_are_judged_by_those_who_run_the_cluster(cluster: &Cluster) {
+    let refusal = |name: &str| {
+        format!(
+            "Job.batch {name:?} is invalid: metadata.annotations[forbidden]: Invalid value: \"x\": must not be there"
+        )
+    };
+    let mut wrong = job("judged", "true", &json!({ "suspend": true }));
+    wrong.metadata.annotations = Some([("forbidden".into(), "x".into())].into());
+    let made = cluster.jobs.create(&PostParams::default(), &wrong).await;
+    let status = status_of(made);
+    assert_eq!((status.code, status.message), (422, refusal("judged")));
+    assert_eq!(
+        status.details.unwrap().causes[0].field,
+        "metadata.annotations[forbidden]"
+    );
+
+    wrong.metadata.annotations = None;
+    let right = cluster.jobs.create(&PostParams::default(), &wrong).await;
+    let annotate = json!({ "metadata": { "annotations": { "forbidden": "x" } } });
+    let merge = Patch::Merge(&annotate);
+    let parameters = PatchParams::default();
+    let status = status_of(cluster.jobs.patch("judged", &parameters, &merge).await);
+    assert_eq!((status.code, status.message), (422, refusal("judged")));
+    let mut replaced = right.unwrap();
+    replaced.metadata.annotations = Some([("forbidden".into(), "x".into())].into());
+    let replace = cluster
+        .jobs
+        .replace("judged", &PostParams::default(), &replaced)
+        .await;
+    assert_eq!(status_of(replace).message, refusal("judged"));
+    let applied = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": annotate["metadata"],
+    });
+    let status = status_of(
+        cluster
+            .jobs
+            .patch(
+                "judged",
+                &PatchParams::apply("somebody"),
+                &Patch::Apply(&applied),
+            )
+            .await,
+    );
+    assert_eq!(status.code, 422, "{status:?}");
+    cluster
+        .jobs
+        .delete("judged", &DeleteParams::default())
+        .await
+        .unwrap();
+    println!("ok jobs are judged by those who run the cluster");
+}
+
 pub(crate) async fn bad_requests_are_refused_with_the_field(cluster: &Cluster) {
     let create = PostParams::default();
     let bad = job("bad name", "true", &json!({}));
