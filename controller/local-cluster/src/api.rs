@@ -11,6 +11,7 @@ mod discovery;
 pub(crate) mod error;
 mod jobs;
 mod logs;
+mod messages;
 mod openapi;
 mod patch;
 mod pods;

@@ -1,41 +1,18 @@
 //! Request bodies as `kubectl create` sends some of them: protobuf in Kubernetes' envelope.
 //!
-//! One decoder reads all of them by a table of the messages' fields. Answers are JSON always.
+//! One decoder reads all of them by the table of messages. Answers are JSON always.
 
 mod wire;
-
-use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
+use super::messages::{INLINE, Message, Scalar, Type, message, written};
 use wire::{Field, Fields};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
-
-/// The messages of the resources that are served, a line each: its name, then `NAME:NUMBER:TYPE` of
-/// every field. `[]` is a list and `{}` a map of texts to what follows; `?` marks a number or switch
-/// that is written only when it is set, so that 0 means something; the fields of `*` stand in the
-/// outer object.
-static MESSAGES: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| {
-    let lines = include_str!("protobuf/messages.txt").lines();
-    let messages = lines.filter_map(|line| {
-        let (name, fields) = line.split_once(' ')?;
-        let fields = fields.split(' ').filter_map(|field| {
-            let mut parts = field.split(':');
-            let name = parts.next()?;
-            let number = parts.next()?.parse().ok()?;
-            Some((number, (name, Type::parse(parts.next()?))))
-        });
-        Some((name, fields.collect()))
-    });
-    messages.collect()
-});
-
-type Message = HashMap<u32, (&'static str, Type)>;
 
 /// What is wrong with a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,50 +29,6 @@ pub(super) enum ProtobufError {
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
-#[derive(Debug, Clone, Copy)]
-enum Type {
-    One(Scalar),
-    List(Scalar),
-    Map(Scalar),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Scalar {
-    Text,
-    Bytes,
-    Number { is_kept: bool },
-    Switch { is_kept: bool },
-    Message(&'static str),
-}
-
-impl Type {
-    fn parse(text: &'static str) -> Self {
-        if let Some(rest) = text.strip_prefix("[]") {
-            Self::List(Scalar::parse(rest))
-        } else if let Some(rest) = text.strip_prefix("{}") {
-            Self::Map(Scalar::parse(rest))
-        } else {
-            Self::One(Scalar::parse(text))
-        }
-    }
-}
-
-impl Scalar {
-    fn parse(text: &'static str) -> Self {
-        let (name, is_kept) = match text.strip_suffix('?') {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
-        match name {
-            "string" => Self::Text,
-            "bytes" => Self::Bytes,
-            "int" => Self::Number { is_kept },
-            "bool" => Self::Switch { is_kept },
-            name => Self::Message(name),
-        }
-    }
-}
-
 /// Reads a body: the object as it would stand in JSON.
 pub(super) fn decode(body: &[u8]) -> Result<Value> {
     let envelope = body.strip_prefix(MAGIC).ok_or(ProtobufError::NoMagic)?;
@@ -108,11 +41,8 @@ pub(super) fn decode(body: &[u8]) -> Result<Value> {
         }
     }
     let kind = type_["kind"].as_str().unwrap_or_default();
-    let (name, _) = MESSAGES
-        .get_key_value(kind)
-        .ok_or_else(|| ProtobufError::UnknownKind(kind.to_owned()))?;
     let mut object = Map::new();
-    read(name, raw, &mut object)?;
+    read(known(kind)?, raw, &mut object)?;
     object.insert("apiVersion".into(), type_["apiVersion"].take());
     object.insert("kind".into(), type_["kind"].take());
     Ok(Value::Object(object))
@@ -135,33 +65,34 @@ fn text(name: &'static str, bytes: &[u8]) -> Result<Value> {
     Ok(text.into())
 }
 
-fn read(message: &'static str, bytes: &[u8], object: &mut Map<String, Value>) -> Result<()> {
-    let Some(fields) = MESSAGES.get(message) else {
-        return Err(ProtobufError::UnknownKind(message.to_owned()));
-    };
+fn known(name: &str) -> Result<&'static Message> {
+    message(name).ok_or_else(|| ProtobufError::UnknownKind(name.to_owned()))
+}
+
+fn read(message: &Message, bytes: &[u8], object: &mut Map<String, Value>) -> Result<()> {
     for field in Fields(bytes) {
         let (number, field) = field?;
         // What is newer than this table is not known to the rest either.
-        let Some((name, type_)) = fields.get(&number) else {
+        let Some((name, type_)) = message.numbered(number) else {
             continue;
         };
-        match *type_ {
-            Type::One(Scalar::Message(inner)) if *name == "*" => {
-                read(inner, field.bytes(name)?, object)?;
+        match type_ {
+            Type::One(Scalar::Message(inner)) if name == INLINE => {
+                read(known(inner)?, field.bytes(name)?, object)?;
             }
             Type::One(scalar) => {
                 if let Some(value) = one(name, scalar, field)? {
-                    object.insert((*name).to_owned(), value);
+                    object.insert(name.to_owned(), value);
                 }
             }
             Type::List(scalar) => {
-                let list = object.entry(*name).or_insert_with(|| json!([]));
+                let list = object.entry(name).or_insert_with(|| json!([]));
                 if let (Value::Array(list), Some(value)) = (list, element(name, scalar, field)?) {
                     list.push(value);
                 }
             }
             Type::Map(scalar) => {
-                let map = object.entry(*name).or_insert_with(|| json!({}));
+                let map = object.entry(name).or_insert_with(|| json!({}));
                 let (key, value) = entry(name, scalar, field.bytes(name)?)?;
                 map[key] = value;
             }
@@ -175,7 +106,7 @@ fn one(name: &'static str, scalar: Scalar, field: Field<'_>) -> Result<Option<Va
     let value = element(name, scalar, field)?;
     Ok(value.filter(|value| match scalar {
         Scalar::Text => value != "",
-        Scalar::Number { is_kept } => is_kept || value != 0,
+        Scalar::Number { is_kept, .. } => is_kept || value != 0,
         Scalar::Switch { is_kept } => is_kept || value != false,
         Scalar::Bytes | Scalar::Message(_) => true,
     }))
@@ -232,10 +163,7 @@ fn value(name: &'static str, message: &'static str, bytes: &[u8]) -> Result<Opti
                 i32::try_from(nanoseconds).map_err(|_| ProtobufError::WrongType(name))?;
             let time = Timestamp::new(seconds, nanoseconds);
             let time = time.map_err(|_| ProtobufError::WrongType(name))?;
-            match message {
-                "Time" => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
-                _ => time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into(),
-            }
+            written(message, time)
         }
         "Quantity" => text(name, texts[1].unwrap_or_default())?,
         "IntOrString" if numbers[1] == 0 => numbers[2].into(),
@@ -244,7 +172,7 @@ fn value(name: &'static str, message: &'static str, bytes: &[u8]) -> Result<Opti
             .map_err(|_| ProtobufError::WrongType(name))?,
         message => {
             let mut object = Map::new();
-            read(message, bytes, &mut object)?;
+            read(known(message)?, bytes, &mut object)?;
             Value::Object(object)
         }
     }))
