@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(job["x-kubernetes-group-version-kind"][0]["kind"], "Job");
         let all = schemas();
         let mut compared = 0;
-        for line in include_str!("protobuf/messages.txt").lines() {
+        for line in include_str!("messages.txt").lines() {
             let mut words = line.split(' ');
             let message = words.next().unwrap();
             let known = all

@@ -34,6 +34,12 @@ impl Identity {
     pub fn alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
+
+    /// Whether the machine was started anew since that process ran.
+    #[must_use]
+    pub fn is_of_earlier_boot(&self) -> bool {
+        self.boot != boot_id()
+    }
 }
 
 impl fmt::Display for Identity {

@@ -20,6 +20,7 @@ async fn all() {
     let cluster = &world.cluster;
     jobs::bad_requests_are_refused_with_the_field(cluster).await;
     jobs::jobs_are_judged_by_those_who_run_the_cluster(cluster).await;
+    Box::pin(jobs::an_evicted_pod_is_no_failure_of_its_job(cluster)).await;
     jobs::a_watch_goes_on_where_a_list_was_read(cluster).await;
     Box::pin(jobs::jobs_of_every_kind_come_to_their_end(cluster)).await;
     jobs::a_work_queue_makes_no_pods_after_the_first_success(cluster).await;
