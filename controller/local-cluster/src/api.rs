@@ -46,6 +46,9 @@ use target::{Parameters, Part, Target, is_on};
 /// The largest body of a request, as in Kubernetes.
 const BODY_BYTES_MAX: usize = 3 << 20;
 
+/// The version of Kubernetes whose API this is.
+pub(crate) const VERSION: &str = "v1.33.0+gangline";
+
 /// What requests are answered from.
 pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
@@ -70,7 +73,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 
 async fn version() -> axum::Json<Value> {
     axum::Json(json!({
-        "major": "1", "minor": "33", "gitVersion": "v1.33.0+gangline", "gitCommit": "",
+        "major": "1", "minor": "33", "gitVersion": VERSION, "gitCommit": "",
         "gitTreeState": "clean", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     }))

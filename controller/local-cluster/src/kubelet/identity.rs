@@ -62,7 +62,8 @@ impl FromStr for Identity {
     }
 }
 
-fn boot_id() -> &'static str {
+/// The id that the kernel gives itself at each start.
+pub(crate) fn boot_id() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

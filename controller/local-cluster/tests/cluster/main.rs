@@ -1,10 +1,12 @@
 //! The local cluster as a whole: Jobs, its API over HTTP, and `kubectl` as its client.
 //!
-//! Without the usual harness, since this executable is also the supervisor.
+//! Without the usual harness, since this executable is also the supervisor. With the argument `measure` it prints
+//! how many Pods a second come to their end (`cargo test --release -p gangline-local-cluster --test cluster -- measure`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 mod jobs;
 mod kubectl;
+mod pods;
 mod restart;
 mod serve;
 mod world;
@@ -36,12 +38,12 @@ async fn all() {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg == "supervise")
-    {
-        return supervisor::main();
+    let argument = std::env::args().nth(1);
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    match argument.as_deref() {
+        Some("supervise") => return supervisor::main(),
+        Some("measure") => runtime().block_on(pods::measure()),
+        _ => runtime().block_on(all()),
     }
-    tokio::runtime::Runtime::new().unwrap().block_on(all());
     ExitCode::SUCCESS
 }
