@@ -278,6 +278,7 @@ async fn every_command_of_kubectl_prints_what_it_shows() {
     run_document(KUBECTL, 1).await;
 }
 
+#[expect(clippy::print_stderr, reason = "what is skipped is said")]
 async fn run_document(document: &str, sections_at_a_time: usize) {
     let home = tempfile::tempdir().unwrap();
     let alone = environment(home.path());
