@@ -1,6 +1,6 @@
 //! How many Pods a second come to their end: a measurement, not a test.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
