@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gangline_controller::plan::RetryDelay;
-use gangline_controller::plan::queue::Wrapper;
+use gangline_controller::plan::queue::{QueueSpec, Wrapper};
 use gangline_controller::{Controller, HttpQueueService, Settings as ControllerSettings};
-use gangline_local_cluster::{Config as ClusterConfig, LocalCluster, kubelet};
+use gangline_local_cluster::{Config as ClusterConfig, FieldError, LocalCluster, kubelet};
 use gangline_server::{Config, LimitsConfig, ServeError, Server, StoreConfig};
 use gangline_worker::Client;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -164,8 +165,24 @@ fn open_cluster(dir: &Path, binary: &str, pods: PodLife) -> Result<LocalCluster,
         ..kubelet::Config::new(root, vec![binary.to_owned(), SUPERVISE.to_owned()])
     };
     let objects = (pods != PodLife::Run).then(|| dir.join("objects"));
-    LocalCluster::open(ClusterConfig { kubelet, objects })
+    let config = ClusterConfig {
+        kubelet,
+        objects,
+        judge_job: Some(judge_job),
+    };
+    LocalCluster::open(config)
         .map_err(|error| Error::disk(format!("cannot open the cluster: {error}")))
+}
+
+/// What a Job says about its queue is judged before there is such a Job.
+fn judge_job(job: &Value) -> Option<FieldError> {
+    let error = QueueSpec::check(job).err()?;
+    let key = error.annotation();
+    Some(FieldError {
+        field: format!("metadata.annotations[{key}]"),
+        value: job["metadata"]["annotations"][key].clone(),
+        why: error.rule(),
+    })
 }
 
 fn controller_settings(url: String, binary: String, pods: PodLife) -> ControllerSettings {

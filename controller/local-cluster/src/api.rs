@@ -36,6 +36,7 @@ use axum::routing::{get, post};
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::JudgeJob;
 use crate::kubelet::Kubelet;
 use crate::objects::resource::Resource;
 use crate::objects::{Object, Store};
@@ -45,10 +46,14 @@ use target::{Parameters, Part, Target, is_on};
 /// The largest body of a request, as in Kubernetes.
 const BODY_BYTES_MAX: usize = 3 << 20;
 
+/// The version of Kubernetes whose API this is.
+pub(crate) const VERSION: &str = "v1.33.0+gangline";
+
 /// What requests are answered from.
 pub(crate) struct Api {
     pub(crate) store: Arc<Store>,
     pub(crate) kubelet: Arc<Kubelet>,
+    pub(crate) judge_job: Option<JudgeJob>,
 }
 
 /// Returns the whole API as a service.
@@ -68,7 +73,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 
 async fn version() -> axum::Json<Value> {
     axum::Json(json!({
-        "major": "1", "minor": "33", "gitVersion": "v1.33.0+gangline", "gitCommit": "",
+        "major": "1", "minor": "33", "gitVersion": VERSION, "gitCommit": "",
         "gitTreeState": "clean", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     }))
@@ -84,8 +89,8 @@ async fn serve(State(api): State<Arc<Api>>, request: Request) -> Response {
 async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     let path = request.uri().path();
     if request.method() == Method::GET
-        && let Some(response) =
-            discovery::answer(path, request.headers()).or_else(|| openapi::answer(path))
+        && let Some(response) = discovery::answer(path, request.headers())
+            .or_else(|| openapi::answer(path, request.headers()))
     {
         return Ok(response);
     }
@@ -105,11 +110,11 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
         (&Method::GET, Some(name), Part::Scale) => scale::get(store, &target, name),
         (&Method::PUT, Some(name), Part::Scale) => {
             let value = body::object(&parts.headers, &body)?;
-            scale::update(store, &target, name, &parameters, |_| Ok(value.clone()))
+            scale::update(api, &target, name, &parameters, |_| Ok(value.clone()))
         }
         (&Method::PATCH, Some(name), Part::Scale) => {
             let patch = patch::Patch::parse(body::content_type(&parts.headers), &body)?;
-            scale::update(store, &target, name, &parameters, |mut value| {
+            scale::update(api, &target, name, &parameters, |mut value| {
                 patch.apply(&mut value)?;
                 Ok(value)
             })
@@ -122,19 +127,19 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
         (&Method::GET, Some(name), _) => read::get(store, &target, name, table),
         (&Method::POST, None, Part::Main) => {
             let value = body::object(&parts.headers, &body)?;
-            write::create(store, &target, &parameters, &value)
+            write::create(api, &target, &parameters, &value)
         }
         (&Method::PUT, Some(name), _) => {
             let value = body::object(&parts.headers, &body)?;
-            write::replace(store, &target, name, &parameters, &value)
+            write::replace(api, &target, name, &parameters, &value)
         }
         (&Method::PATCH, Some(name), _) if is_apply(&parts.headers) => {
             let applied = body::yaml(&body)?;
-            apply::apply(store, &target, name, &parameters, &applied)
+            apply::apply(api, &target, name, &parameters, &applied)
         }
         (&Method::PATCH, Some(name), _) => {
             let patch = patch::Patch::parse(body::content_type(&parts.headers), &body)?;
-            write::patch(store, &target, name, &parameters, &patch)
+            write::patch(api, &target, name, &parameters, &patch)
         }
         (&Method::DELETE, name, Part::Main) => {
             let options = match body.is_empty() {
@@ -166,6 +171,12 @@ fn tag(document: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     document.hash(&mut hasher);
     format!("\"{:016X}\"", hasher.finish())
+}
+
+/// Whether a client says that it has the document with this tag.
+fn has(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH);
+    known.is_some_and(|known| known.as_bytes() == tag.as_bytes())
 }
 
 /// An object as a reply, with warnings in the form that clients print.

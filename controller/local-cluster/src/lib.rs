@@ -25,7 +25,7 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use serde_json::json;
+use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,22 @@ pub struct Config {
     pub kubelet: kubelet::Config,
     /// Where objects are kept; without it, they are in memory and gone with the cluster.
     pub objects: Option<PathBuf>,
+    /// What is wrong with a Job beside what Kubernetes itself finds; asked before a Job is written.
+    pub judge_job: Option<JudgeJob>,
+}
+
+/// Finds what is wrong with a Job that is about to be written, by its JSON.
+pub type JudgeJob = fn(&Value) -> Option<FieldError>;
+
+/// What is wrong with one field of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// The path of the field, as in `spec.template.spec.containers[0].name`.
+    pub field: String,
+    /// What the field is.
+    pub value: Value,
+    /// What it must be.
+    pub why: String,
 }
 
 /// A cluster of one node: this machine.
@@ -84,7 +100,11 @@ impl LocalCluster {
         let pods = Arc::new(NodePods(Arc::clone(&store)));
         let kubelet = Arc::new(Kubelet::new(config.kubelet, pods));
         Ok(Self {
-            api: Arc::new(Api { store, kubelet }),
+            api: Arc::new(Api {
+                store,
+                kubelet,
+                judge_job: config.judge_job,
+            }),
         })
     }
 

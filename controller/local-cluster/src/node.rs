@@ -12,9 +12,10 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::api::VERSION;
 use crate::api::error::Result;
 use crate::api::write::{change_own, create_own, time};
-use crate::kubelet::{ConfigData, ConfigKind, PodApi, PodEvent};
+use crate::kubelet::{ConfigData, ConfigKind, PodApi, PodEvent, boot_id};
 use crate::objects::resource::Resource;
 use crate::objects::{Change, ChangeKind, Object, Store, field, text};
 
@@ -26,7 +27,9 @@ pub(crate) fn register(store: &Store) -> Result<()> {
     let cores = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .to_string();
-    let resources = json!({ "cpu": cores, "pods": "100000" });
+    let resources = json!({
+        "cpu": cores, "memory": format!("{}Ki", memory_kib()), "pods": "100000",
+    });
     let node = json!({
         "metadata": { "name": NODE_NAME, "labels": {
             "kubernetes.io/hostname": NODE_NAME,
@@ -36,6 +39,13 @@ pub(crate) fn register(store: &Store) -> Result<()> {
         "spec": {},
         "status": {
             "capacity": resources, "allocatable": resources,
+            "nodeInfo": {
+                "machineID": "", "systemUUID": "", "bootID": boot_id(), "osImage": "",
+                "kernelVersion": read("/proc/sys/kernel/osrelease"),
+                "containerRuntimeVersion": concat!("gangline://", env!("CARGO_PKG_VERSION")),
+                "kubeletVersion": VERSION, "kubeProxyVersion": "",
+                "operatingSystem": std::env::consts::OS, "architecture": std::env::consts::ARCH,
+            },
             "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
             "conditions": [{
                 "type": "Ready", "status": "True", "reason": "KubeletReady",
@@ -59,6 +69,20 @@ pub(crate) fn register(store: &Store) -> Result<()> {
         }
         made => made.map(drop),
     }
+}
+
+/// The first line of a file of the kernel's, empty where there is none.
+fn read(path: &str) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The memory of this machine.
+fn memory_kib() -> u64 {
+    // `MemTotal:       16384000 kB`
+    let line = read("/proc/meminfo");
+    let number = line.split_whitespace().nth(1);
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 /// The API as the kubelet needs it.

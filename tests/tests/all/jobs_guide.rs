@@ -1,4 +1,4 @@
-//! `docs/jobs.md`: every manifest and every command in it, run as they stand.
+//! `docs/jobs.md` and `docs/kubectl.md`: every manifest and every command in them, run as they stand.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +13,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Sections that run at a time: most of them wait most of the time.
+const GUIDE: &str = "jobs.md";
+const KUBECTL: &str = "kubectl.md";
+/// Sections of the guide that run at a time: most of them wait most of the time.
 const SECTIONS_AT_A_TIME: usize = 4;
 /// How long the commands of one block may take.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -47,8 +49,9 @@ struct Shown {
     lines: Vec<String>,
 }
 
-fn guide() -> Vec<Section> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/jobs.md");
+fn sections(document: &str) -> Vec<Section> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let path = docs.join(document);
     let text = std::fs::read_to_string(path).unwrap();
     let mut sections = vec![Section::default()];
     let mut any_order = false;
@@ -130,7 +133,7 @@ impl Terminal {
             .filter(|(shown, part)| !fits(&shown.lines, part, self.any_order))
             .map(|(shown, part)| {
                 let (command, lines) = (&shown.command, shown.lines.join("\n"));
-                format!("$ {command}\n--- the guide:\n{lines}\n--- printed:\n{part}")
+                format!("$ {command}\n--- the document:\n{lines}\n--- printed:\n{part}")
             })
             .collect();
         if differ.is_empty() {
@@ -266,19 +269,30 @@ async fn is_missing(program: &str) -> bool {
 
 #[tokio::test]
 async fn every_command_of_the_guide_prints_what_it_shows() {
+    run_document(GUIDE, SECTIONS_AT_A_TIME).await;
+}
+
+#[tokio::test]
+async fn every_command_of_kubectl_prints_what_it_shows() {
+    // They list all that there is.
+    run_document(KUBECTL, 1).await;
+}
+
+#[expect(clippy::print_stderr, reason = "what is skipped is said")]
+async fn run_document(document: &str, sections_at_a_time: usize) {
     let home = tempfile::tempdir().unwrap();
     let alone = environment(home.path());
     let (mut up, mut with_up) = (None, None);
     if is_missing("kubectl").await {
-        eprintln!("SKIPPED: what docs/jobs.md shows of kubectl; there is none on this machine");
+        eprintln!("SKIPPED: what docs/{document} shows of kubectl; there is none on this machine");
     } else {
         let started = Up::start(&home.path().join("up")).await;
         with_up = Some([alone.clone(), started.exports.clone()].concat());
         up = Some(started);
     }
-    let slots = Arc::new(Semaphore::new(SECTIONS_AT_A_TIME));
+    let slots = Arc::new(Semaphore::new(sections_at_a_time));
     let mut running = JoinSet::new();
-    for section in guide() {
+    for section in sections(document) {
         let (slots, alone, with_up) = (slots.clone(), alone.clone(), with_up.clone());
         running.spawn(async move {
             let _slot = slots.acquire().await.unwrap();
@@ -295,10 +309,10 @@ async fn every_command_of_the_guide_prints_what_it_shows() {
 
 #[test]
 fn every_manifest_of_the_guide_is_run() {
-    let sections = guide();
-    let manifests: usize = sections.iter().map(|section| section.manifests.len()).sum();
+    let guide = sections(GUIDE);
+    let manifests: usize = guide.iter().map(|section| section.manifests.len()).sum();
     assert!(manifests > 40, "{manifests}");
-    for section in sections {
+    for section in guide.into_iter().chain(sections(KUBECTL)) {
         for (name, _) in &section.manifests {
             let mut commands = section
                 .terminals

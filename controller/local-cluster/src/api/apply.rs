@@ -9,12 +9,13 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::Api;
 use super::decode::{Validation, decode};
 use super::error::{ApiError, Cause, Result};
 use super::object_reply;
 use super::target::{Parameters, Part, Target, is_on};
 use super::write::{self, time};
-use crate::objects::{Store, text};
+use crate::objects::text;
 use fields::Tree;
 
 pub(super) const MEDIA_TYPE: &str = "application/apply-patch+yaml";
@@ -39,7 +40,7 @@ struct Manager<'a> {
 }
 
 pub(super) fn apply(
-    store: &Store,
+    api: &Api,
     target: &Target,
     name: &str,
     parameters: &Parameters,
@@ -71,13 +72,13 @@ pub(super) fn apply(
         api_version: resource.api_version(),
     };
     let wanted = fields::of(&owned(&applied, target.part));
-    let is_there = store.get(resource, target.namespace(), name).is_some();
+    let is_there = api.store.get(resource, target.namespace(), name).is_some();
     if !is_there && target.part == Part::Main {
         applied["metadata"]["name"] = name.into();
         let managed = json!([manager.entry(&wanted)]);
-        return write::create_applied(store, target, parameters, &applied, managed);
+        return write::create_applied(api, target, parameters, &applied, managed);
     }
-    let (object, warnings) = write::update(store, target, name, parameters, |before| {
+    let (object, warnings) = write::update(api, target, name, parameters, |before| {
         merged(
             before,
             &applied,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::error::{ApiError, Result};
 use super::target::{Parameters, Target, number};
-use super::write::{is_over, settle};
+use super::write::{is_over, settle, time};
 use super::{json_reply, object_reply};
 use crate::objects::resource::Resource;
 use crate::objects::{Object, Store, WriteError, field, text};
@@ -36,6 +36,7 @@ pub(crate) struct Options {
     uid: Option<String>,
     version: Option<String>,
     is_dry: bool,
+    is_eviction: bool,
 }
 
 impl Options {
@@ -74,6 +75,7 @@ impl Options {
                 || body["dryRun"]
                     .as_array()
                     .is_some_and(|list| !list.is_empty()),
+            is_eviction: false,
         })
     }
 
@@ -149,7 +151,7 @@ pub(super) fn delete(
     }
 }
 
-/// Deletes a Pod as its options say: there are no budgets here that would keep it.
+/// Deletes a Pod as its options say, and writes into it why it goes: there are no budgets here that would keep it.
 pub(super) fn evict(
     store: &Store,
     target: &Target,
@@ -157,7 +159,10 @@ pub(super) fn evict(
     parameters: &Parameters,
     eviction: &Value,
 ) -> Result<Response> {
-    let options = Options::parse(&eviction["deleteOptions"], parameters)?;
+    let options = Options {
+        is_eviction: true,
+        ..Options::parse(&eviction["deleteOptions"], parameters)?
+    };
     delete_object(store, (target.resource, target.namespace(), name), &options)?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
@@ -222,6 +227,9 @@ pub(crate) fn delete_object(
             ));
         }
         let mut value = before.value().clone();
+        if options.is_eviction {
+            condition_evicted(&mut value);
+        }
         mark(resource, &mut value, options);
         if options.is_dry {
             return Ok(Deleted::Going(Arc::new(Object::new(
@@ -243,6 +251,20 @@ pub(crate) fn delete_object(
             Err(error @ WriteError::Failed) => return Err(ApiError::internal(&error.to_string())),
         }
     }
+}
+
+/// Writes into a Pod what keeps Jobs from taking its end for a failure of its own.
+fn condition_evicted(pod: &mut Value) {
+    let conditions = pod["status"]["conditions"]
+        .as_array_mut()
+        .map(std::mem::take);
+    let mut conditions = conditions.unwrap_or_default();
+    conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+    conditions.push(json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": time(),
+    }));
+    pod["status"]["conditions"] = conditions.into();
 }
 
 /// Writes into an object that it is to go, and what it waits for.

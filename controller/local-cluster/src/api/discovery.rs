@@ -1,12 +1,10 @@
 //! What is served, as clients ask for it: in one document, or group by group.
 
-use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::json_reply;
 use crate::objects::resource::Resource;
 
 /// The form of the one document, which is told by its media type.
@@ -95,7 +93,7 @@ pub(super) fn answer(path: &str, headers: &HeaderMap) -> Option<Response> {
         }
         _ => return None,
     };
-    Some(json_reply(StatusCode::OK, Body::from(document.to_string())))
+    Some(tagged(document, "application/json", headers))
 }
 
 fn group(name: &str) -> Value {
@@ -145,7 +143,7 @@ fn resources(group: &str) -> Value {
     })
 }
 
-/// All groups in one document, which clients keep and ask for again by its tag.
+/// All groups in one document.
 fn aggregated(groups: &[&str], headers: &HeaderMap) -> Response {
     let items: Vec<Value> = groups
         .iter()
@@ -166,14 +164,18 @@ fn aggregated(groups: &[&str], headers: &HeaderMap) -> Response {
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
         "items": items,
     });
+    tagged(document, AGGREGATED, headers)
+}
+
+/// A document that clients keep and ask for again by its tag.
+fn tagged(document: Value, media_type: &str, headers: &HeaderMap) -> Response {
     let body = document.to_string();
     let tag = super::tag(body.as_bytes());
-    let has_it = headers.get(header::IF_NONE_MATCH);
-    if has_it.is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+    if super::has(headers, &tag) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }
     let headers = [
-        (header::CONTENT_TYPE, AGGREGATED.to_owned()),
+        (header::CONTENT_TYPE, media_type.to_owned()),
         (header::VARY, "Accept".to_owned()),
         (header::ETAG, tag),
     ];

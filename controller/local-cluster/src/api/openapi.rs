@@ -1,15 +1,19 @@
-//! The OpenAPI documents that clients ask for before they write.
+//! The OpenAPI documents that clients ask for before they write, and when they explain fields.
 //!
-//! They name the kinds and that the server judges fields itself. What a field means is not told, and
-//! nothing is said of strategic merge patches, so that `kubectl apply` goes by the types it knows.
+//! They name the kinds and their fields, and that the server judges fields itself. Nothing is said of
+//! strategic merge patches, so that `kubectl apply` goes by the types it knows.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::json_reply;
-use super::tag;
+use super::{has, tag};
 use crate::objects::resource::Resource;
 
 const GROUPS: [(&str, &str); 3] = [
@@ -18,32 +22,72 @@ const GROUPS: [(&str, &str); 3] = [
     ("coordination.k8s.io", "apis/coordination.k8s.io/v1"),
 ];
 
+/// The types and descriptions of Kubernetes; `openapi/README.md` says from where.
+const SCHEMAS: &str = include_str!("openapi/schemas.json");
+/// What the name of a schema follows where it is referred to.
+const REFERENCE: &str = "#/components/schemas/";
+
+/// A document of one group, and what tells it from another.
+struct Document {
+    path: &'static str,
+    text: Bytes,
+    tag: String,
+}
+
+static DOCUMENTS: LazyLock<Vec<Document>> = LazyLock::new(|| {
+    let all = schemas();
+    let documents = GROUPS.iter().map(|(group, path)| {
+        let text = Bytes::from(document(group, &all).to_string());
+        Document {
+            path,
+            tag: tag(&text),
+            text,
+        }
+    });
+    documents.collect()
+});
+
+fn schemas() -> Map<String, Value> {
+    serde_json::from_str(SCHEMAS).expect("a test reads the schemas")
+}
+
 /// Answers what a path below `/openapi/v3` asks for; nothing when it is no such path.
-pub(super) fn answer(path: &str) -> Option<Response> {
+pub(super) fn answer(path: &str, headers: &HeaderMap) -> Option<Response> {
     let rest = path.strip_prefix("/openapi/v3")?.trim_matches('/');
     if rest.is_empty() {
-        let paths: Map<String, Value> = GROUPS
+        let paths: Map<String, Value> = DOCUMENTS
             .iter()
-            .map(|(group, path)| {
-                let hash = tag(document(group).to_string().as_bytes());
-                let hash = hash.trim_matches('"');
-                let url = format!("/openapi/v3/{path}?hash={hash}");
-                ((*path).to_owned(), json!({ "serverRelativeURL": url }))
+            .map(|document| {
+                let hash = document.tag.trim_matches('"');
+                let url = format!("/openapi/v3/{}?hash={hash}", document.path);
+                (
+                    document.path.to_owned(),
+                    json!({ "serverRelativeURL": url }),
+                )
             })
             .collect();
         let index = json!({ "paths": paths });
         return Some(json_reply(StatusCode::OK, Body::from(index.to_string())));
     }
-    let (group, _) = GROUPS.iter().find(|(_, path)| *path == rest)?;
-    let mut response = json_reply(StatusCode::OK, Body::from(document(group).to_string()));
+    let document = DOCUMENTS.iter().find(|document| document.path == rest)?;
+    let mut response = if has(headers, &document.tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        json_reply(StatusCode::OK, Body::from(document.text.clone()))
+    };
+    let headers = response.headers_mut();
     // The URL changes with the document.
-    if let Ok(value) = "public, max-age=31536000, immutable".parse() {
-        response.headers_mut().insert(header::CACHE_CONTROL, value);
+    headers.insert(
+        header::CACHE_CONTROL,
+        header::HeaderValue::from_static("public, max-age=31536000, immutable"),
+    );
+    if let Ok(tag) = document.tag.parse() {
+        headers.insert(header::ETAG, tag);
     }
-    Some(response.into_response())
+    Some(response)
 }
 
-fn document(group: &str) -> Value {
+fn document(group: &str, all: &Map<String, Value>) -> Value {
     let mut paths = Map::new();
     let mut schemas = Map::new();
     for resource in Resource::ALL {
@@ -75,14 +119,9 @@ fn document(group: &str) -> Value {
             format!("{prefix}{place}/{plural}/{{name}}"),
             json!({ "patch": patch }),
         );
-        schemas.insert(
-            format!("{}.v1.{}", group_name(group), resource.kind()),
-            json!({
-                "type": "object",
-                "x-kubernetes-group-version-kind": [kind],
-                "x-kubernetes-preserve-unknown-fields": true,
-            }),
-        );
+        let name = format!("{}.v1.{}", group_name(group), resource.kind());
+        add_with_parts(&name, all, &mut schemas);
+        schemas[&name]["x-kubernetes-group-version-kind"] = json!([kind]);
     }
     json!({
         "openapi": "3.0.0",
@@ -95,4 +134,79 @@ fn group_name(group: &str) -> String {
     let first = group.split('.').next().unwrap_or_default();
     let first = if first.is_empty() { "core" } else { first };
     format!("io.k8s.api.{first}")
+}
+
+/// Adds a schema to `found`, and all that it refers to.
+fn add_with_parts(name: &str, all: &Map<String, Value>, found: &mut Map<String, Value>) {
+    let mut wanted = vec![name.to_owned()];
+    let mut seen = HashSet::new();
+    while let Some(name) = wanted.pop() {
+        if let Some(schema) = all.get(&name).filter(|_| seen.insert(name.clone())) {
+            add_references(schema, &mut wanted);
+            found.insert(name, schema.clone());
+        }
+    }
+}
+
+fn add_references(schema: &Value, names: &mut Vec<String>) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(reference)) = fields.get("$ref") {
+                names.extend(reference.strip_prefix(REFERENCE).map(str::to_owned));
+            }
+            fields
+                .values()
+                .for_each(|field| add_references(field, names));
+        }
+        Value::Array(items) => items.iter().for_each(|item| add_references(item, names)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_and_all_that_it_is_made_of_has_a_schema() {
+        let all = schemas();
+        for resource in Resource::ALL {
+            let name = format!("{}.v1.{}", group_name(resource.group()), resource.kind());
+            assert!(all[&name]["properties"]["metadata"].is_object(), "{name}");
+        }
+        let mut names = Vec::new();
+        all.values()
+            .for_each(|schema| add_references(schema, &mut names));
+        let missing: Vec<_> = names
+            .iter()
+            .filter(|name| !all.contains_key(*name))
+            .collect();
+        assert_eq!(missing, Vec::<&String>::new());
+    }
+
+    #[test]
+    fn the_schemas_know_the_fields_that_can_be_decoded() {
+        let job = document("batch", &schemas());
+        let job = &job["components"]["schemas"]["io.k8s.api.batch.v1.Job"];
+        assert_eq!(job["x-kubernetes-group-version-kind"][0]["kind"], "Job");
+        let all = schemas();
+        let mut compared = 0;
+        for line in include_str!("messages.txt").lines() {
+            let mut words = line.split(' ');
+            let message = words.next().unwrap();
+            let known = all
+                .iter()
+                .find(|(name, _)| name.rsplit('.').next() == Some(message));
+            let Some(properties) = known.and_then(|(_, schema)| schema.get("properties")) else {
+                continue;
+            };
+            for field in words.map(|word| word.split(':').next().unwrap()) {
+                if field != "*" {
+                    assert!(properties.get(field).is_some(), "{message}.{field}");
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 500, "{compared}");
+    }
 }

@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::Api;
 use super::error::{ApiError, Cause, Result};
 use super::json_reply;
 use super::target::{Parameters, Target};
@@ -44,7 +45,7 @@ pub(super) fn get(store: &Store, target: &Target, name: &str) -> Result<Response
 
 /// Changes the size as `change` says.
 pub(super) fn update(
-    store: &Store,
+    api: &Api,
     target: &Target,
     name: &str,
     parameters: &Parameters,
@@ -63,6 +64,6 @@ pub(super) fn update(
         job["metadata"]["resourceVersion"] = text(&scale, "resourceVersion").into();
         Ok(job)
     };
-    let (job, _) = write::update(store, target, name, parameters, resize)?;
+    let (job, _) = write::update(api, target, name, parameters, resize)?;
     Ok(reply(&job))
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::Api;
 use super::decode::{Validation, decode};
 use super::error::{ApiError, Cause, Result};
 use super::object_reply;
@@ -56,23 +57,23 @@ fn suffix() -> String {
 }
 
 pub(super) fn create(
-    store: &Store,
+    api: &Api,
     target: &Target,
     parameters: &Parameters,
     body: &Value,
 ) -> Result<Response> {
-    create_applied(store, target, parameters, body, Value::Null)
+    create_applied(api, target, parameters, body, Value::Null)
 }
 
 /// Adds an object that was applied, with what is remembered of its manager.
 pub(super) fn create_applied(
-    store: &Store,
+    api: &Api,
     target: &Target,
     parameters: &Parameters,
     body: &Value,
     managed_fields: Value,
 ) -> Result<Response> {
-    let resource = target.resource;
+    let (store, resource) = (&api.store, target.resource);
     let validation = Validation::parse(&parameters.field_validation)?;
     let decoded = decode(resource, body, validation)?;
     let mut warnings = decoded.warnings;
@@ -81,6 +82,7 @@ pub(super) fn create_applied(
         return Err(ApiError::method_not_allowed());
     }
     let mut new = new_object(store, resource, namespace, decoded.value)?;
+    refuse(resource, text(&new, "name"), &api.judged(resource, &new))?;
     if !managed_fields.is_null() {
         new["metadata"]["managedFields"] = managed_fields;
     }
@@ -103,6 +105,26 @@ pub(crate) fn create_own(
     let decoded = decode(resource, value, Validation::Strict)?;
     let new = new_object(store, resource, namespace, decoded.value)?;
     store_new(store, resource, new)
+}
+
+impl Api {
+    /// What those who run the cluster have against an object.
+    fn judged(&self, resource: Resource, object: &Value) -> Vec<Cause> {
+        let judge = self.judge_job.filter(|_| resource == Resource::Jobs);
+        let error = judge.and_then(|judge| judge(object));
+        let cause = error.map(|error| Cause::invalid(error.field, &error.value, &error.why));
+        cause.into_iter().collect()
+    }
+
+    /// Refuses a change that brings in what those who run the cluster do not want.
+    fn judge_change(&self, resource: Resource, before: &Value, new: &Value) -> Result<()> {
+        let causes = self.judged(resource, new);
+        // What was wrong before keeps nobody from writing the rest.
+        if causes.is_empty() || causes == self.judged(resource, before) {
+            return Ok(());
+        }
+        refuse(resource, text(new, "name"), &causes)
+    }
 }
 
 fn store_new(store: &Store, resource: Resource, new: Value) -> Result<Arc<Object>> {
@@ -175,7 +197,7 @@ fn refuse(resource: Resource, name: &str, causes: &[Cause]) -> Result<()> {
 }
 
 pub(super) fn replace(
-    store: &Store,
+    api: &Api,
     target: &Target,
     name: &str,
     parameters: &Parameters,
@@ -187,18 +209,18 @@ pub(super) fn replace(
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
     }
-    let (object, warnings) = update(store, target, name, parameters, |_| Ok(body.clone()))?;
+    let (object, warnings) = update(api, target, name, parameters, |_| Ok(body.clone()))?;
     Ok(object_reply(StatusCode::OK, &object, &warnings))
 }
 
 pub(super) fn patch(
-    store: &Store,
+    api: &Api,
     target: &Target,
     name: &str,
     parameters: &Parameters,
     patch: &Patch,
 ) -> Result<Response> {
-    let (object, warnings) = update(store, target, name, parameters, |before| {
+    let (object, warnings) = update(api, target, name, parameters, |before| {
         let mut value = before.clone();
         patch.apply(&mut value)?;
         Ok(value)
@@ -208,20 +230,21 @@ pub(super) fn patch(
 
 /// Changes an object as `change` says, against the newest version of it; with what is to be said.
 pub(super) fn update(
-    store: &Store,
+    api: &Api,
     target: &Target,
     name: &str,
     parameters: &Parameters,
     change: impl Fn(&Value) -> Result<Value>,
 ) -> Result<(Arc<Object>, Vec<String>)> {
     let validation = Validation::parse(&parameters.field_validation)?;
-    let resource = target.resource;
+    let (store, resource) = (&api.store, target.resource);
     for _ in 0..TRIES_MAX {
         let before = store.get(resource, target.namespace(), name);
         let before = before.ok_or_else(|| ApiError::not_found(resource, name))?;
         let mut decoded = decode(resource, &change(before.value())?, validation)?;
         check_preconditions(resource, &before, &decoded.value)?;
         judge(resource, target.part, before.value(), &mut decoded.value)?;
+        api.judge_change(resource, before.value(), &decoded.value)?;
         let mut warnings = decoded.warnings;
         warnings.extend(strategy::warnings(
             resource,

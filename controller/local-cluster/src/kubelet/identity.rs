@@ -34,6 +34,12 @@ impl Identity {
     pub fn alive(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
     }
+
+    /// Whether the machine was started anew since that process ran.
+    #[must_use]
+    pub fn is_of_earlier_boot(&self) -> bool {
+        self.boot != boot_id()
+    }
 }
 
 impl fmt::Display for Identity {
@@ -56,7 +62,8 @@ impl FromStr for Identity {
     }
 }
 
-fn boot_id() -> &'static str {
+/// The id that the kernel gives itself at each start.
+pub(crate) fn boot_id() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
     BOOT.get_or_init(|| {
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

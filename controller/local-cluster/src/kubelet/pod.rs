@@ -56,6 +56,20 @@ pub(super) async fn run(node: Arc<Node>, mut pods: watch::Receiver<Option<Pod>>)
 async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Pod>>) {
     let newest = pods.clone();
     let stop = watch::Sender::new(None);
+    if life.was_cut_off() {
+        // Kubernetes' own words for it.
+        end(
+            &stop,
+            0,
+            End {
+                reason: Some("Terminated"),
+                message: Some(
+                    "Pod was terminated in response to imminent node shutdown.".to_owned(),
+                ),
+                disruption: Some("TerminationByKubelet"),
+            },
+        );
+    }
     // Subscribed before anything happens, so that nothing is missed.
     let mut report = pin!(life.report(life.views.subscribe(), &newest));
     let mut work = pin!(async {
@@ -79,6 +93,7 @@ async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Pod>>) {
                 end(&stop, grace(&life.pod), End {
                     reason: Some("DeadlineExceeded"),
                     message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
+                    disruption: None,
                 });
             }
             Ok(()) = pods.changed() => match &*pods.borrow_and_update() {

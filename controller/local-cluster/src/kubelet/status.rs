@@ -10,6 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::environment::HOST_IP;
 use super::run::Exit;
 
+/// The condition of a Pod that others ended, or the end of its node.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
 /// What a container does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -41,6 +44,8 @@ pub(super) struct View {
 pub(super) struct End {
     pub(super) reason: Option<&'static str>,
     pub(super) message: Option<String>,
+    /// The reason of the condition which says that the Pod was disrupted, if it was.
+    pub(super) disruption: Option<&'static str>,
 }
 
 /// All containers of a Pod, in the order of its spec.
@@ -102,6 +107,18 @@ pub(super) fn status(
     let main: Vec<_> = main.iter().zip(&snapshot.main).collect();
     let phase = phase(&init, &main, snapshot.end.as_ref());
     let end = snapshot.end.clone().unwrap_or_default();
+    let mut conditions = conditions(pod, &init, &main, phase, before, now);
+    if let Some(reason) = end.disruption {
+        conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
+        conditions.push(PodCondition {
+            type_: DISRUPTION_TARGET.to_owned(),
+            status: "True".to_owned(),
+            reason: Some(reason.to_owned()),
+            message: end.message.clone(),
+            last_transition_time: Some(time(now)),
+            ..PodCondition::default()
+        });
+    }
     let statuses = |all: &[(&Container, &View)], ready: fn(&Container, &View) -> bool| {
         let status = |(container, view): &(&Container, &View)| {
             container_status(pod, container, view, ready(container, view))
@@ -122,7 +139,7 @@ pub(super) fn status(
             ip: HOST_IP.to_owned(),
         }]),
         qos_class: Some(qos_class(pod).to_owned()),
-        conditions: Some(conditions(pod, &init, &main, phase, before, now)),
+        conditions: Some(conditions),
         init_container_statuses: statuses(&init, |container, view| {
             is_initialized(container, view) && (is_ready(view) || !is_sidecar(container))
         }),

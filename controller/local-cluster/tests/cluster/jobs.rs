@@ -4,7 +4,7 @@ use futures::StreamExt;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, EvictParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
@@ -180,6 +180,98 @@ fn status_of<T: std::fmt::Debug>(result: kube::Result<T>) -> kube::core::Status 
         kube::Error::Api(status) => *status,
         error => panic!("{error}"),
     }
+}
+
+pub(crate) async fn an_evicted_pod_is_no_failure_of_its_job(cluster: &Cluster) {
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let script = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+    let ignored = json!({ "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] });
+    let ignoring = json!({ "backoffLimit": 0, "podFailurePolicy": { "rules": [ignored] } });
+    cluster.create("evicted", &script, ignoring).await;
+    let first = in_time("its Pod runs", async {
+        loop {
+            let pods = cluster.pods_of("evicted").await;
+            if let Some(pod) = pods.into_iter().find(|pod| {
+                pod.status
+                    .as_ref()
+                    .is_some_and(|status| status.phase.as_deref() == Some("Running"))
+            }) {
+                break pod.metadata.name.unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let evicted = cluster.pods.evict(&first, &EvictParams::default()).await;
+    evicted.unwrap();
+    let seen = cluster.pods.get_opt(&first).await.unwrap();
+    if let Some(pod) = seen {
+        let mut conditions = pod.status.unwrap().conditions.into_iter().flatten();
+        let condition = conditions
+            .find(|condition| condition.type_ == "DisruptionTarget")
+            .unwrap();
+        assert_eq!(condition.reason.as_deref(), Some("EvictionByEvictionAPI"));
+        assert!(pod.metadata.deletion_timestamp.is_some());
+    }
+    std::fs::write(&go, "").unwrap();
+    let status = cluster.until("evicted", "Complete").await;
+    assert_eq!((status.succeeded, status.failed.unwrap_or(0)), (Some(1), 0));
+    println!("ok an evicted pod is no failure of its job");
+}
+
+pub(crate) async fn jobs_are_judged_by_those_who_run_the_cluster(cluster: &Cluster) {
+    let refusal = |name: &str| {
+        format!(
+            "Job.batch {name:?} is invalid: metadata.annotations[forbidden]: Invalid value: \"x\": must not be there"
+        )
+    };
+    let mut wrong = job("judged", "true", &json!({ "suspend": true }));
+    wrong.metadata.annotations = Some([("forbidden".into(), "x".into())].into());
+    let made = cluster.jobs.create(&PostParams::default(), &wrong).await;
+    let status = status_of(made);
+    assert_eq!((status.code, status.message), (422, refusal("judged")));
+    assert_eq!(
+        status.details.unwrap().causes[0].field,
+        "metadata.annotations[forbidden]"
+    );
+
+    wrong.metadata.annotations = None;
+    let right = cluster.jobs.create(&PostParams::default(), &wrong).await;
+    let annotate = json!({ "metadata": { "annotations": { "forbidden": "x" } } });
+    let merge = Patch::Merge(&annotate);
+    let parameters = PatchParams::default();
+    let status = status_of(cluster.jobs.patch("judged", &parameters, &merge).await);
+    assert_eq!((status.code, status.message), (422, refusal("judged")));
+    let mut replaced = right.unwrap();
+    // The controller writes too.
+    replaced.metadata.resource_version = None;
+    replaced.metadata.annotations = Some([("forbidden".into(), "x".into())].into());
+    let replace = cluster
+        .jobs
+        .replace("judged", &PostParams::default(), &replaced)
+        .await;
+    assert_eq!(status_of(replace).message, refusal("judged"));
+    let applied = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": annotate["metadata"],
+    });
+    let status = status_of(
+        cluster
+            .jobs
+            .patch(
+                "judged",
+                &PatchParams::apply("somebody"),
+                &Patch::Apply(&applied),
+            )
+            .await,
+    );
+    assert_eq!(status.code, 422, "{status:?}");
+    cluster
+        .jobs
+        .delete("judged", &DeleteParams::default())
+        .await
+        .unwrap();
+    println!("ok jobs are judged by those who run the cluster");
 }
 
 pub(crate) async fn bad_requests_are_refused_with_the_field(cluster: &Cluster) {

@@ -1,10 +1,12 @@
 //! The local cluster as a whole: Jobs, its API over HTTP, and `kubectl` as its client.
 //!
-//! Without the usual harness, since this executable is also the supervisor.
+//! Without the usual harness, since this executable is also the supervisor. With the argument `measure` it prints
+//! how many Pods a second come to their end (`cargo test --release -p gangline-local-cluster --test cluster -- measure`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
 mod jobs;
 mod kubectl;
+mod pods;
 mod restart;
 mod serve;
 mod world;
@@ -19,6 +21,8 @@ async fn all() {
     let world = World::start(root.path()).await;
     let cluster = &world.cluster;
     jobs::bad_requests_are_refused_with_the_field(cluster).await;
+    jobs::jobs_are_judged_by_those_who_run_the_cluster(cluster).await;
+    Box::pin(jobs::an_evicted_pod_is_no_failure_of_its_job(cluster)).await;
     jobs::a_watch_goes_on_where_a_list_was_read(cluster).await;
     Box::pin(jobs::jobs_of_every_kind_come_to_their_end(cluster)).await;
     jobs::a_work_queue_makes_no_pods_after_the_first_success(cluster).await;
@@ -34,12 +38,12 @@ async fn all() {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg == "supervise")
-    {
-        return supervisor::main();
+    let argument = std::env::args().nth(1);
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    match argument.as_deref() {
+        Some("supervise") => return supervisor::main(),
+        Some("measure") => runtime().block_on(pods::measure()),
+        _ => runtime().block_on(all()),
     }
-    tokio::runtime::Runtime::new().unwrap().block_on(all());
     ExitCode::SUCCESS
 }

@@ -10,7 +10,7 @@ use gangline_controller::driver::NoService;
 use gangline_controller::plan::queue::Wrapper;
 use gangline_controller::{Controller, Settings};
 use gangline_local_cluster::kubelet::{self, BackOff};
-use gangline_local_cluster::{Config, LocalCluster};
+use gangline_local_cluster::{Config, FieldError, LocalCluster};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, PostParams};
@@ -41,6 +41,15 @@ pub(crate) struct World {
     serving: JoinHandle<io::Result<()>>,
 }
 
+fn no_forbidden_annotation(job: &Value) -> Option<FieldError> {
+    let value = job["metadata"]["annotations"].get("forbidden")?;
+    Some(FieldError {
+        field: "metadata.annotations[forbidden]".into(),
+        value: value.clone(),
+        why: "must not be there".into(),
+    })
+}
+
 pub(crate) const TOKEN: &str = "open-sesame";
 
 impl World {
@@ -60,6 +69,7 @@ impl World {
                 ..kubelet::Config::new(root.join("pods"), vec![me, "supervise".into()])
             },
             objects: Some(root.join("objects")),
+            judge_job: Some(no_forbidden_annotation),
         };
         // Requests to an earlier cluster in this process let its objects go in their own time.
         let opened = async {

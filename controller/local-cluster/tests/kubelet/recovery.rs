@@ -120,8 +120,25 @@ pub(crate) async fn a_state_of_an_earlier_boot_is_not_believed() {
     let run = world.run_of("p", 0);
     std::fs::create_dir_all(run.path().parent().unwrap()).unwrap();
     assert!(run.claim(&earlier).unwrap());
-    world.api.apply(script("p", "true", json!({})));
-    assert_eq!(world.api.ended("p").await.2, "ContainerStatusUnknown");
+    // Not even a Pod that would be run again: on a cluster, its node's end would have ended it.
+    world
+        .api
+        .apply(script("p", "true", json!({ "restartPolicy": "Always" })));
+    let status = world.api.over("p").await;
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("Terminated"));
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    let end = container.state.clone().unwrap().terminated.unwrap();
+    assert_eq!(
+        (end.exit_code, end.reason.as_deref()),
+        (137, Some("ContainerStatusUnknown"))
+    );
+    let mut conditions = status.conditions.into_iter().flatten();
+    let condition = conditions
+        .find(|condition| condition.type_ == "DisruptionTarget")
+        .unwrap();
+    assert_eq!(condition.status, "True");
+    assert_eq!(condition.reason.as_deref(), Some("TerminationByKubelet"));
 }
 
 pub(crate) async fn a_run_is_carried_out_once() {

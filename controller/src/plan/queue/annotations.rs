@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use gangline_protocol::{InvalidId, QueueName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
 
 use crate::api::names::{
     DRAIN_SECONDS, FIRST_SUCCESS, IDLE_SECONDS, MAX_DEAD_ITEMS, QUEUE, QUEUE_ITEMS, SCALE_TO_ITEMS,
     STOP_AT_DEAD_ITEMS, WRAP,
 };
-use crate::api::{CompletionMode, Job};
+use crate::api::{CompletionMode, Job, JobSpec};
 
 /// Stands for the Job's name in the annotation of the queue.
 const JOB_NAME: &str = "$(job)";
@@ -98,7 +100,69 @@ pub enum AnnotationError {
     NothingToWrap,
 }
 
+impl AnnotationError {
+    /// Returns the annotation that makes no sense.
+    #[must_use]
+    pub fn annotation(&self) -> &'static str {
+        match self {
+            Self::Name(_) | Self::Namespace { .. } | Self::Kind => QUEUE,
+            Self::WithoutQueue(key) | Self::Value { key, .. } => key,
+            Self::NothingToWrap => WRAP,
+        }
+    }
+
+    /// Returns what the annotation must be, without its name and value.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        match self {
+            Self::Name(source) => source.to_string(),
+            Self::Value { wanted, .. } => format!("must be {wanted}"),
+            Self::Namespace { .. } | Self::Kind | Self::WithoutQueue(_) | Self::NothingToWrap => {
+                let text = self.to_string();
+                let name = format!("annotation {} ", self.annotation());
+                text.strip_prefix(&name).unwrap_or(&text).to_owned()
+            }
+        }
+    }
+}
+
 impl QueueSpec {
+    /// Judges the annotations of a Job by its JSON, whatever else is in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn check(job: &Value) -> Result<(), AnnotationError> {
+        let (metadata, spec) = (&job["metadata"], &job["spec"]);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let annotations = metadata["annotations"].as_object().into_iter().flatten();
+        let read = Job {
+            metadata: ObjectMeta {
+                name: text(&metadata["name"]),
+                namespace: text(&metadata["namespace"]),
+                annotations: Some(
+                    annotations
+                        .filter_map(|(key, value)| Some((key.clone(), text(value)?)))
+                        .collect(),
+                ),
+                ..ObjectMeta::default()
+            },
+            spec: JobSpec {
+                completions: spec["completions"]
+                    .as_i64()
+                    .map(|number| i32::try_from(number).unwrap_or(i32::MAX)),
+                completion_mode: text(&spec["completionMode"]).map(|mode| match &*mode {
+                    "NonIndexed" => CompletionMode::NonIndexed,
+                    _ => CompletionMode::Unknown(mode),
+                }),
+                template: spec["template"].clone(),
+                ..JobSpec::default()
+            },
+            ..Job::default()
+        };
+        Self::of(&read).map(drop)
+    }
+
     /// Reads the annotations of `job`; a Job without a queue has no spec.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::watch;
 
 use crate::kubelet::Node;
-use crate::kubelet::run::Exit;
+use crate::kubelet::run::{Exit, Runs};
 use crate::kubelet::status::{End, Snapshot, State, View, containers, status};
 
 /// How long after a failed write of a status the next one comes.
@@ -64,6 +64,21 @@ impl Life {
         }
     }
 
+    /// Whether a container ran when the machine went down.
+    pub(super) fn was_cut_off(&self) -> bool {
+        let (init, main) = containers(&self.pod);
+        init.iter().chain(main).any(|container| {
+            let runs = Runs::of(&self.node.config.root, self.uid(), &container.name);
+            let run = runs.newest().map(|newest| runs.get(newest));
+            run.is_some_and(|run| {
+                run.exit().is_none()
+                    && run
+                        .supervisor()
+                        .is_some_and(|known| known.is_of_earlier_boot())
+            })
+        })
+    }
+
     pub(in crate::kubelet) fn show(
         &self,
         place: Place,
@@ -104,6 +119,7 @@ impl Life {
             all.end = Some(End {
                 reason: Some("StartError"),
                 message: Some(message.to_owned()),
+                disruption: None,
             });
         });
     }

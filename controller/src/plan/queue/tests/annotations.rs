@@ -41,6 +41,41 @@ fn annotations_that_mean_nothing_are_refused_by_name() {
 }
 
 #[test]
+fn what_a_job_says_is_judged_by_its_json_too() {
+    let check = |annotations: Value, spec: Value| {
+        let metadata = json!({ "name": "a", "namespace": "default", "annotations": annotations });
+        let error = QueueSpec::check(&json!({ "metadata": metadata, "spec": spec })).err()?;
+        Some((error.annotation(), error.rule()))
+    };
+    let rule = |annotations: Value| check(annotations, json!({})).unwrap();
+    assert_eq!(check(json!({ QUEUE: "$(job)" }), json!({})), None);
+    assert_eq!(check(json!({}), json!({ "completions": 5 })), None);
+    assert_eq!(
+        check(json!({ QUEUE: "a" }), json!({ "completions": 5 })),
+        Some((
+            QUEUE,
+            "needs a Job with completionMode NonIndexed, and completions absent or 1".into()
+        ))
+    );
+    let indexed = json!({ "completionMode": "Indexed", "completions": 1 });
+    assert_eq!(check(json!({ QUEUE: "a" }), indexed).unwrap().0, QUEUE);
+    assert_eq!(
+        rule(json!({ QUEUE: "a", "gangline.dev/drain-seconds": "-1" })),
+        (
+            "gangline.dev/drain-seconds",
+            "must be a whole number of seconds".into()
+        )
+    );
+    assert_eq!(
+        rule(json!({ "gangline.dev/wrap": "true" })),
+        ("gangline.dev/wrap", "needs gangline.dev/queue".into())
+    );
+    let (annotation, rule) = rule(json!({ QUEUE: "A_B" }));
+    assert_eq!(annotation, QUEUE);
+    assert!(rule.contains("lower"), "{rule}");
+}
+
+#[test]
 fn annotations_have_defaults_and_the_name_of_the_job_can_be_the_queue() {
     let spec = QueueSpec::of(&annotated(json!({ QUEUE: "$(job)-work" })))
         .unwrap()
