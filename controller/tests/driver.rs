@@ -357,7 +357,8 @@ async fn the_first_success_stops_the_queue_and_no_pod_comes_after_it() {
     api.put("jobs", with_queue());
     let running = start(&api, service.clone());
     let pods = api.until("two Pods", |api| live(api, 2)).await;
-    service.lock().status.as_mut().unwrap().first_lease_at = Some(Timestamp(1));
+    let worker = format!("uid-{}.main", pods[0]);
+    service.lock().had_sessions.insert(worker);
     api.finish(&pods[0], 0);
     let announced = api
         .until("announced", |api| has_condition(api, "SuccessCriteriaMet"))

@@ -72,14 +72,12 @@ pub trait QueueService: Send + Sync + 'static {
         counted: bool,
     ) -> impl Future<Output = Answer<()>> + Send;
 
-    /// Tells whether a worker of the Pod `pod_uid` ever had a session, if the service knows.
-    fn has_worked(
+    /// Tells whether a worker ever had a session, if the service still knows.
+    fn had_session(
         &self,
-        _queue: &QueueName,
-        _pod_uid: &str,
-    ) -> impl Future<Output = Answer<Option<bool>>> + Send {
-        async { Ok(None) }
-    }
+        queue: &QueueName,
+        worker: &WorkerName,
+    ) -> impl Future<Output = Answer<Option<bool>>> + Send;
 
     /// Returns the token for the workers of a Job, if they need one.
     fn worker_token(
@@ -127,6 +125,10 @@ impl QueueService for NoService {
     }
 
     async fn revoke(&self, _: &QueueName, _: &WorkerName, _: bool) -> Answer<()> {
+        Self::absent()
+    }
+
+    async fn had_session(&self, _: &QueueName, _: &WorkerName) -> Answer<Option<bool>> {
         Self::absent()
     }
 }

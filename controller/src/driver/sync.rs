@@ -28,7 +28,7 @@ use crate::plan::{
 /// After so many failed syncs in a row it is said on the Job; fewer are everyday conflicts.
 const STUCK_AFTER: u32 = 4;
 /// Calls of the API that one sync makes at a time.
-const CALLS_AT_A_TIME: usize = 32;
+pub(super) const CALLS_AT_A_TIME: usize = 32;
 /// After a change of its queue a Job is looked at again this soon.
 pub(super) const SOON: Duration = Duration::from_millis(20);
 const TOKEN_KEY: &str = "token";
@@ -239,7 +239,7 @@ impl<Q: QueueService> Syncer<Q> {
                 })
                 .cloned()
                 .collect();
-            observed.queue = view::read(&self.service, &spec.queue, &own, memory).await;
+            observed.queue = view::read(&self.service, &spec.queue, &job, &own, memory).await;
         }
         let mut plan = plan(&observed, Timestamp::now());
         if !plan.adopt.is_empty() && !self.may_adopt(&job).await? {

@@ -62,6 +62,7 @@ fn work(service: &FakeQueue, pods: &[String], holds: u32) {
             opened_at: Timestamp(1),
             idle_since: (holds == 0).then_some(Timestamp(1)),
         });
+        state.had_sessions.insert(format!("uid-{pod}.main"));
     }
     state.status.as_mut().unwrap().first_lease_at = Some(Timestamp(1));
 }
@@ -301,6 +302,50 @@ async fn a_pod_that_never_had_a_session_has_failed_whatever_it_exits_with() {
         Phase::Sealed,
         "the next Job goes on with what is left"
     );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_worked_and_who_did_not_is_known_to_a_controller_that_saw_neither() {
+    for (has_worked, said_of_it) in [(false, "SuccessWithoutWorker"), (true, "LeftTooEarly")] {
+        let (api, service) = (FakeApi::default(), FakeQueue::default());
+        let on = json!({ "first-success": "continue" });
+        api.put("jobs", with_queue(json!({}), on));
+        let running = start_with(&api, service.clone(), prompt());
+        let pods = api.until("two Pods", |api| live(api, 2)).await;
+        running.kill().await;
+        // Both come and go unseen; the queue has given leases either way.
+        work(&service, &pods[..1], 1);
+        if has_worked {
+            let name = format!("uid-{}.main", pods[1]);
+            service.lock().had_sessions.insert(name);
+        }
+        api.finish(&pods[1], 0);
+        let running = start_with(&api, service.clone(), prompt());
+        api.until("judged", |api| said(api, said_of_it)).await;
+        api.until("replaced", |api| live(api, 2)).await;
+        let counter = if has_worked { "succeeded" } else { "failed" };
+        assert_eq!(api.get("jobs", "work").unwrap()["status"][counter], 1);
+        let polls = service.lock().polls;
+        let later = |_: &FakeApi| (service.lock().polls > polls + 5).then_some(());
+        api.until("some more looks", later).await;
+        assert_eq!(service.lock().asked_of_workers, 1, "the answer is final");
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_works_under_a_name_of_its_users_is_taken_at_its_word() {
+    let (api, service) = (FakeApi::default(), FakeQueue::default());
+    let mut with = with_queue(json!({}), json!({ "first-success": "continue" }));
+    with["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{ "name": "GANGLINE_WORKER", "value": "mine" }]);
+    api.put("jobs", with);
+    let running = start_with(&api, service.clone(), prompt());
+    let pods = api.until("two Pods", |api| live(api, 2)).await;
+    api.finish(&pods[0], 0);
+    api.until("judged", |api| said(api, "LeftTooEarly")).await;
+    assert_eq!(said(&api, "SuccessWithoutWorker"), None);
     running.stop().await;
 }
 

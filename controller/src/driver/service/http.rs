@@ -136,6 +136,10 @@ impl QueueService for HttpQueueService {
         }
     }
 
+    async fn had_session(&self, queue: &QueueName, worker: &WorkerName) -> Answer<Option<bool>> {
+        Ok(self.client.worker(queue, worker).await?.had_session)
+    }
+
     async fn worker_token(&self, _: &QueueName, _: &str) -> Answer<Option<String>> {
         Ok(self.worker_token.clone())
     }

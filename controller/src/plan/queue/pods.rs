@@ -89,6 +89,21 @@ pub fn equip(template: &mut Template, spec: &QueueSpec, settings: &WorkerSetting
     }
 }
 
+/// Tells whether the user has the Pods of `template` work under another name, on another queue or
+/// with another service: then nothing is known of their sessions.
+#[must_use]
+pub fn is_worker_elsewhere(template: &Value) -> bool {
+    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    let containers = list(&template["spec"], "containers");
+    let mut entries = containers
+        .iter()
+        .flat_map(|container| list(container, "env"));
+    entries.any(|entry| {
+        let name = entry["name"].as_str().unwrap_or_default();
+        [ENV_URL, ENV_QUEUE, ENV_WORKER].contains(&name)
+    })
+}
+
 fn containers(spec: &mut Value) -> impl Iterator<Item = &mut Value> {
     spec.get_mut("containers")
         .and_then(Value::as_array_mut)
