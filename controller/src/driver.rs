@@ -17,6 +17,7 @@ mod schedule;
 mod service;
 mod settings;
 mod sync;
+mod tokens;
 mod view;
 
 use std::collections::{HashMap, HashSet};
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use leader::Candidate;
 pub use service::{Fill, HttpQueueService, NoService, QueueService, ServiceError};
-pub use settings::{Settings, TokenDelivery};
+pub use settings::Settings;
 
 use crate::api::{Job, Pod};
 use cache::{Key, Owner, Source, Store};
@@ -70,6 +71,7 @@ impl<Q: QueueService> Controller<Q> {
             settings,
             recorder,
             memories: Mutex::default(),
+            tokens: Mutex::default(),
         };
         Self {
             syncer: Arc::new(syncer),

@@ -10,6 +10,8 @@ mod faults;
 mod queue;
 #[path = "driver/queues.rs"]
 mod queues;
+#[path = "driver/tokens.rs"]
+mod tokens;
 
 use std::time::Duration;
 

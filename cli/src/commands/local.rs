@@ -88,7 +88,7 @@ impl Local {
         let cluster = kube::Client::new(local_cluster.service(), "default");
         let controller = Controller::new(
             cluster.clone(),
-            HttpQueueService::new(queues.clone(), Some(token.to_owned())),
+            HttpQueueService::new(queues.clone(), Some(token)),
             controller_settings(url, binary, pods),
         );
         let stop = CancellationToken::new();

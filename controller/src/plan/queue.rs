@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 pub use annotations::{AnnotationError, FirstSuccess, ItemsSource, QueueSpec};
 pub use failures::Forgiven;
-pub use pods::{TokenSource, WorkerSettings, Wrapper};
+pub use pods::{TokenSecret, WorkerSettings, Wrapper};
 
 use super::backoff::finish_time;
 use super::tally::Tally;

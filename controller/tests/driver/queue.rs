@@ -1,8 +1,9 @@
 //! A queue service in memory.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use gangline_controller::api::Job;
 use gangline_controller::driver::{Fill, QueueService, ServiceError};
 use gangline_protocol::{
     Certificate, Counts, EndCause, EndPhase, Phase, QueueName, QueueSettings, QueueStatus,
@@ -26,6 +27,10 @@ pub(crate) struct State {
     pub(crate) had_sessions: HashSet<String>,
     /// How often it was asked about one worker.
     pub(crate) asked_of_workers: usize,
+    /// Whether workers need tokens.
+    pub(crate) asks_for_tokens: bool,
+    /// The Jobs whose workers have one.
+    pub(crate) tokens: BTreeSet<String>,
     /// How often its status was asked for.
     pub(crate) polls: usize,
 }
@@ -152,5 +157,19 @@ impl QueueService for FakeQueue {
         Ok(Some(
             is_open || state.had_sessions.contains(worker.as_str()),
         ))
+    }
+
+    async fn register_token(&self, _: &QueueName, job: &Job) -> Answer<Option<String>> {
+        let mut state = self.asked()?;
+        if !state.asks_for_tokens {
+            return Ok(None);
+        }
+        state.tokens.insert(job.uid().to_owned());
+        Ok(Some(format!("token of {}", job.uid())))
+    }
+
+    async fn revoke_token(&self, _: &QueueName, job_uid: &str) -> Answer<()> {
+        self.asked()?.tokens.remove(job_uid);
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use super::queue::FakeQueue;
 use super::{finish_all, has_condition, job, live, settings, start, start_with};
 
 /// A Job with a queue of `items`, and what else its annotations say.
-fn with_queue(spec: Value, more: Value) -> Value {
+pub(super) fn with_queue(spec: Value, more: Value) -> Value {
     let mut annotations = json!({ "gangline.dev/queue": "$(job)", "gangline.dev/items": "1..5" });
     for (key, value) in more.as_object().unwrap() {
         annotations[format!("gangline.dev/{key}")] = value.clone();
@@ -21,7 +21,7 @@ fn with_queue(spec: Value, more: Value) -> Value {
     job(spec, annotations)
 }
 
-fn prompt() -> Settings {
+pub(super) fn prompt() -> Settings {
     Settings {
         pod_retry_delay: RetryDelay {
             base: Duration::ZERO,

@@ -19,23 +19,18 @@ pub struct WorkerSettings {
     /// Its URL.
     pub url: String,
     /// The token that they show.
-    pub token: Option<TokenSource>,
+    pub token: Option<TokenSecret>,
     /// What runs a command that knows nothing of queues.
     pub wrapper: Wrapper,
 }
 
-/// Where a worker's token comes from.
+/// The place of a worker's token in a Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenSource {
-    /// It stands in the Pod itself.
-    Value(String),
-    /// It stands in a secret.
-    Secret {
-        /// The secret.
-        name: String,
-        /// The key in it.
-        key: String,
-    },
+pub struct TokenSecret {
+    /// The Secret.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
 }
 
 /// What runs a command that knows nothing of queues.
@@ -72,12 +67,9 @@ pub fn equip(template: &mut Template, spec: &QueueSpec, settings: &WorkerSetting
         json!({ "name": ENV_GRACE_SECONDS, "value": grace.to_string() }),
         json!({ "name": ENV_POD_UID, "valueFrom": { "fieldRef": { "fieldPath": "metadata.uid" } } }),
     ];
-    entries.extend(settings.token.as_ref().map(|token| match token {
-        TokenSource::Value(value) => json!({ "name": ENV_TOKEN, "value": value }),
-        TokenSource::Secret { name, key } => json!({
-            "name": ENV_TOKEN,
-            "valueFrom": { "secretKeyRef": { "name": name, "key": key } },
-        }),
+    entries.extend(settings.token.as_ref().map(|TokenSecret { name, key }| {
+        let place = json!({ "name": name, "key": key });
+        json!({ "name": ENV_TOKEN, "valueFrom": { "secretKeyRef": place } })
     }));
     for container in containers(template.spec_mut()) {
         let name = container["name"].as_str().unwrap_or_default().to_owned();
