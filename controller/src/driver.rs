@@ -72,6 +72,7 @@ impl<Q: QueueService> Controller<Q> {
             recorder,
             memories: Mutex::default(),
             tokens: Mutex::default(),
+            left: Mutex::default(),
         };
         Self {
             syncer: Arc::new(syncer),
@@ -291,17 +292,21 @@ impl<Q: QueueService> Driver<Q> {
                 WatchEvent::Init => jobs.begin_list(),
                 WatchEvent::InitDone => {
                     for job in jobs.end_list() {
-                        self.syncer.forget(job.uid());
+                        self.syncer.forget(&job);
                         touched.push(Key::of(&*job));
                     }
                 }
                 WatchEvent::Apply(job) | WatchEvent::InitApply(job) => {
+                    let before = jobs.get(&Key::of(&job)).cloned();
+                    if let Some(before) = before.filter(|before| before.uid() != job.uid()) {
+                        self.syncer.forget(&before);
+                    }
                     touched.extend(apply_job(&mut jobs, job));
                 }
                 WatchEvent::Delete(job) => {
                     let key = Key::of(&job);
                     jobs.remove(&key, job.metadata.uid.as_ref(), Source::Watch);
-                    self.syncer.forget(job.uid());
+                    self.syncer.forget(&job);
                     touched.push(key);
                 }
             }

@@ -1,11 +1,12 @@
 //! One look at one Job: observe, plan, act, account.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
+use gangline_protocol::QueueUid;
 use jiff::Timestamp;
 
 use super::cache::{Key, Source};
@@ -27,6 +28,9 @@ use crate::plan::{
 
 /// After so many failed syncs in a row it is said on the Job; fewer are everyday conflicts.
 const STUCK_AFTER: u32 = 4;
+/// Queues of Jobs that are gone that are remembered: they matter within the second in which a Job
+/// is made anew.
+const LEFT_MAX: usize = 1_000;
 /// Calls of the API that one sync makes at a time.
 pub(super) const CALLS_AT_A_TIME: usize = 32;
 /// After a change of its queue a Job is looked at again this soon.
@@ -100,6 +104,8 @@ pub(crate) struct Syncer<Q> {
     pub(crate) recorder: Recorder,
     pub(crate) memories: Mutex<HashMap<Uid, Memory>>,
     pub(crate) tokens: Mutex<Tokens>,
+    /// Queues of Jobs that are gone, the oldest first: they may be met again under the same names.
+    pub(crate) left: Mutex<VecDeque<QueueUid>>,
 }
 
 impl<Q: QueueService> Syncer<Q> {
@@ -180,9 +186,16 @@ impl<Q: QueueService> Syncer<Q> {
         }
     }
 
-    /// Forgets a Job that is gone.
-    pub(crate) fn forget(&self, uid: &str) {
-        lock(&self.memories).remove(uid);
+    /// Forgets a Job that is gone, but for the queue that it may have left to others.
+    pub(crate) fn forget(&self, job: &Job) {
+        lock(&self.memories).remove(job.uid());
+        if let Some(queue) = crate::plan::queue::latched_uid(job) {
+            let mut left = lock(&self.left);
+            if left.len() == LEFT_MAX {
+                left.pop_front();
+            }
+            left.push_back(queue);
+        }
     }
 
     fn note_skipped(&self, job: &Arc<Job>) {
@@ -243,6 +256,9 @@ impl<Q: QueueService> Syncer<Q> {
                 .cloned()
                 .collect();
             observed.queue = view::read(&self.service, &spec.queue, &job, &own, memory).await;
+            if let QueueView::Seen(seen) = &mut observed.queue {
+                seen.outlived_a_job = lock(&self.left).contains(&seen.status.uid);
+            }
         }
         let mut plan = plan(&observed, Timestamp::now());
         if !plan.adopt.is_empty() && !self.may_adopt(&job).await? {

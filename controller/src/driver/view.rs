@@ -49,6 +49,7 @@ async fn try_read<Q: QueueService>(
         status,
         workers,
         never_worked: never_worked.map(|(uid, _)| uid.clone()).collect(),
+        outlived_a_job: false,
     })))
 }
 

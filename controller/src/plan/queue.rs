@@ -50,6 +50,8 @@ pub struct QueueSnapshot {
     pub workers: Vec<WorkerView>,
     /// Pods that are known never to have had a session.
     pub never_worked: HashSet<Uid>,
+    /// Whether a Job that worked on this very queue is gone.
+    pub outlived_a_job: bool,
 }
 
 /// A Pod of the Job whose object is gone.

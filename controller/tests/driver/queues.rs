@@ -393,6 +393,39 @@ async fn a_job_of_the_same_name_on_an_old_queue_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_made_anew_within_the_second_of_its_queue_is_told_so_too() {
+    let (api, service) = (FakeApi::default(), FakeQueue::default());
+    // Both Jobs and the queue are of the same second.
+    let of_that_second = |uid: &str| {
+        let mut job = with_queue(json!({}), json!({}));
+        job["metadata"]["uid"] = uid.into();
+        job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        job
+    };
+    api.put("jobs", of_that_second("job-uid"));
+    let running = start(&api, service.clone());
+    api.until("two Pods", |api| live(api, 2)).await;
+    {
+        let mut state = service.lock();
+        let status = state.status.as_mut().unwrap();
+        status.created_at = Timestamp(1_767_225_600_200);
+    }
+    service.end(EndPhase::Drained, StopOutcome::Success);
+    {
+        let mut state = service.lock();
+        let certificate = state.status.as_mut().unwrap().certificate.as_mut();
+        certificate.unwrap().ended_at = Timestamp(1_767_225_600_400);
+    }
+    finish_all(&api, "Complete").await;
+    api.remove("jobs", "work");
+    api.put("jobs", of_that_second("another-uid"));
+    api.until("failed", |api| has_condition(api, "Failed"))
+        .await;
+    assert_eq!(reason_of(&api, "Failed").unwrap(), "QueueAlreadyOver");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn two_jobs_that_share_a_queue_both_end_with_it() {
     let (api, service) = (FakeApi::default(), FakeQueue::default());
     api.put("jobs", with_queue(json!({}), json!({ "queue": "shared" })));

@@ -127,6 +127,7 @@ fn snapshot(phase: Phase, counts: Counts) -> QueueSnapshot {
         },
         workers: Vec::new(),
         never_worked: HashSet::new(),
+        outlived_a_job: false,
     }
 }
 
