@@ -308,10 +308,17 @@ fn left_too_early(spec: &QueueSpec, tally: &Tally) -> Vec<Event> {
         .collect()
 }
 
-/// Says what an open queue without work waits for.
+/// Says what a queue waits for that gives no work, or gets no more.
 fn waits_for(spec: &QueueSpec, status: &QueueStatus) -> Option<Event> {
     let queue: &QueueName = &spec.queue;
-    if status.phase != Phase::Open || status.counts.left() > 0 || spec.items.is_some() {
+    let is_idle = status.counts.left() == 0;
+    if status.paused && !is_idle {
+        return Some(Event::waiting(
+            "QueuePaused",
+            format!("queue {queue} is paused; have it go on with `gangline resume {queue}`"),
+        ));
+    }
+    if status.phase != Phase::Open || !is_idle || spec.items.is_some() {
         return None;
     }
     Some(if status.counts.total() == 0 {

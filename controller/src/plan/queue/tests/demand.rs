@@ -265,6 +265,17 @@ fn what_a_job_waits_for_is_said() {
     );
     assert_eq!(reasons(&plan), ["QueueNotSealed"]);
     assert!(plan.events[0].message.contains("`gangline seal images`"));
+    let mut paused = snapshot(Phase::Sealed, ready(3));
+    paused.status.paused = true;
+    let plan = planned(job(json!({})), vec![], seen(paused.clone()));
+    assert_eq!(reasons(&plan), ["QueuePaused"]);
+    assert!(plan.events[0].message.contains("`gangline resume images`"));
+    // It is this Job that has it paused, until the peers of the first success have settled.
+    let first = vec![exited("a", 0, ago(1)), running("b")];
+    assert_eq!(
+        reasons(&planned(job(json!({})), first, seen(paused))),
+        [""; 0]
+    );
     let unmanaged = job(json!({ "spec": { "managedBy": null } }));
     let plan = planned(unmanaged, vec![], QueueView::Unread);
     assert_eq!(reasons(&plan), ["NotManaged"]);
