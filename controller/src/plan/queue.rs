@@ -23,7 +23,7 @@ pub use pods::{TokenSecret, WorkerSettings, Wrapper};
 
 use super::backoff::finish_time;
 use super::tally::Tally;
-use super::{Event, earliest};
+use super::{Event, conditions, earliest};
 use crate::api::names::{BUILT_IN_CONTROLLER, GANGLINE_CONTROLLER, QUEUE, QUEUE_UID};
 use crate::api::{Job, Pod, PodPhase, Uid};
 
@@ -150,28 +150,34 @@ pub fn not_managed(job: &Job) -> Option<Event> {
 
 /// Takes Pods that succeeded without ever having had a session for what they are: failures.
 ///
-/// Once the queue is over, a Pod that comes late leaves well after its first call.
+/// Once the queue is over, a Pod that comes late leaves well after its first call. While the
+/// service is away nobody knows what they are: they are left out, and count when it is back.
 #[must_use]
 pub fn without_false_successes(
     job: &Job,
     pods: Vec<Arc<Pod>>,
     view: &QueueView,
 ) -> (Vec<Arc<Pod>>, Vec<Event>) {
-    let QueueView::Seen(seen) = view else {
-        return (pods, Vec::new());
-    };
-    if seen.status.phase.is_over() {
-        return (pods, Vec::new());
-    }
     let listed = job.status.uncounted_terminated_pods.as_ref();
+    let is_listed =
+        |pod: &Pod| listed.is_some_and(|list| list.succeeded.iter().any(|uid| uid == pod.uid()));
+    let seen = match view {
+        QueueView::Seen(seen) if !seen.status.phase.is_over() => seen,
+        QueueView::Unavailable(_) if conditions::announced(job).is_none() => {
+            let is_known = |pod: &Pod| !pod.has_succeeded() || !pod.is_tracked() || is_listed(pod);
+            let known = pods.into_iter().filter(|pod| is_known(pod)).collect();
+            return (known, Vec::new());
+        }
+        QueueView::Seen(_) | QueueView::Unavailable(_) | QueueView::Unread | QueueView::Missing => {
+            return (pods, Vec::new());
+        }
+    };
     let mut events = Vec::new();
     let pods = pods
         .into_iter()
         .map(|pod| {
-            let is_listed =
-                listed.is_some_and(|list| list.succeeded.iter().any(|uid| uid == pod.uid()));
             let is_false =
-                pod.has_succeeded() && !is_listed && seen.never_worked.contains(pod.uid());
+                pod.has_succeeded() && !is_listed(&pod) && seen.never_worked.contains(pod.uid());
             if !is_false {
                 return pod;
             }

@@ -91,6 +91,14 @@ fn a_success_without_a_worker_is_a_failure() {
     let accounting = account(&observed, &plan, &Outcome::default(), now()).unwrap();
     let lists = accounting.first.unwrap().uncounted_terminated_pods.unwrap();
     assert_eq!((lists.failed.len(), lists.succeeded.len()), (1, 0));
+    // Nobody knows as long as the service is away: it is counted neither way.
+    let away = QueueView::Unavailable("away".into());
+    let unknown = super::observed(job(json!({})), vec![exited("a", 0, ago(3))], away);
+    let unknown_plan = super::plan(&unknown, now());
+    assert_eq!(
+        (unknown_plan.basis.tally.succeeded, unknown_plan.end),
+        (0, None)
+    );
     // A Pod that came when all was done has left rightly.
     let mut late = drained();
     late.never_worked.insert("a".into());
