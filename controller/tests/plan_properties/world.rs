@@ -132,7 +132,17 @@ impl World {
         self.job.spec.suspend = Some(suspend);
     }
 
+    /// A Job that was elastic is looked at first: the successes of one that is not elastic must not
+    /// become fewer, so an API server refuses what would follow from a smaller size and another
+    /// parallelism at once.
     pub(crate) fn set_parallelism(&mut self, parallelism: i32) {
+        let spec = &self.job.spec;
+        if spec.parallelism == Some(parallelism) {
+            return;
+        }
+        if self.job.is_indexed() && spec.completions == spec.parallelism {
+            self.sync(Stop::Never);
+        }
         self.job.spec.parallelism = Some(parallelism);
     }
 
