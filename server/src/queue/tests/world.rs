@@ -239,10 +239,6 @@ impl World {
         self.exchange(dog, |request| request.heartbeat = Some(Default::default()))
     }
 
-    pub(super) fn leave(&mut self, dog: &mut Dog) -> ExchangeReply {
-        self.exchange(dog, |request| request.leave = true)
-    }
-
     /// What is known of a worker.
     pub(super) fn worker(&self, name: &str) -> WorkerRecord {
         let (queue, worker) = (q(), name.parse().unwrap());
