@@ -305,6 +305,23 @@ fn a_pod_that_was_listed_as_failed_and_then_exits_0_is_counted_once() {
     }
 }
 
+/// What it was called first, it stays, also while nobody can ask who it was.
+#[test]
+fn a_pod_that_was_listed_before_the_service_went_away_is_counted_once() {
+    for writes in 0..8 {
+        let annotations = json!({ "gangline.dev/queue": "j" });
+        let mut world = World::with_queue(&json!({ "parallelism": 1 }), &annotations);
+        world.on_queue(|queue, _| queue.push(2));
+        world.sync(Stop::Never);
+        world.exit(0, 0);
+        world.sync(Stop::After(writes));
+        world.on_queue(|queue, _| queue.go_away(true));
+        world.sync(Stop::Never);
+        world.check();
+        world.run_to_its_end();
+    }
+}
+
 /// What the world holds against a status is what an API server does.
 #[test]
 fn the_rules_of_a_status_are_those_of_the_api() {

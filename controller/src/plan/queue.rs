@@ -159,12 +159,16 @@ pub fn without_false_successes(
     view: &QueueView,
 ) -> (Vec<Arc<Pod>>, Vec<Event>) {
     let listed = job.status.uncounted_terminated_pods.as_ref();
-    let is_listed =
-        |pod: &Pod| listed.is_some_and(|list| list.succeeded.iter().any(|uid| uid == pod.uid()));
+    let is_in = |list: &[Uid], pod: &Pod| list.iter().any(|uid| uid == pod.uid());
+    let is_listed = |pod: &Pod| listed.is_some_and(|list| is_in(&list.succeeded, pod));
+    let is_failed = |pod: &Pod| listed.is_some_and(|list| is_in(&list.failed, pod));
     let seen = match view {
         QueueView::Seen(seen) if !seen.status.phase.is_over() => seen,
         QueueView::Unavailable(_) if conditions::announced(job).is_none() => {
-            let is_known = |pod: &Pod| !pod.has_succeeded() || !pod.is_tracked() || is_listed(pod);
+            // One that is listed stays what it was called first, or it would count twice.
+            let is_known = |pod: &Pod| {
+                !pod.has_succeeded() || !pod.is_tracked() || is_listed(pod) || is_failed(pod)
+            };
             let known = pods.into_iter().filter(|pod| is_known(pod)).collect();
             return (known, Vec::new());
         }

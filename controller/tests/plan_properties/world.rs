@@ -290,7 +290,7 @@ impl World {
             .pods
             .iter()
             .any(|known| known.uid() == pod.uid() && known.is_tracked());
-        if !is_tracked || !has_valid_index(&self.job, pod) {
+        if !is_tracked {
             return;
         }
         let has_failed = self.has_failed(pod);
@@ -303,6 +303,9 @@ impl World {
             .clone()
             .unwrap_or_default();
         let is_listed = listed.failed.iter().any(|uid| uid == pod.uid());
+        if !is_listed && !has_valid_index(&self.job, pod) {
+            return;
+        }
         if pod.has_succeeded() && !is_listed {
             self.succeeded += 1;
             self.succeeded_indexes.extend(pod.completion_index());
