@@ -17,6 +17,7 @@ mod schedule;
 mod service;
 mod settings;
 mod sync;
+mod tokens;
 mod view;
 
 use std::collections::{HashMap, HashSet};
@@ -38,9 +39,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use leader::Candidate;
 pub use service::{Fill, HttpQueueService, NoService, QueueService, ServiceError};
-pub use settings::{Settings, TokenDelivery};
+pub use settings::Settings;
 
+use crate::api::names::QUEUE;
 use crate::api::{Job, Pod};
+use crate::plan::queue::workers;
 use cache::{Key, Owner, Source, Store};
 use cluster::{Cluster, lock};
 use events::Recorder;
@@ -71,6 +74,8 @@ impl<Q: QueueService> Controller<Q> {
             settings,
             recorder,
             memories: Mutex::default(),
+            tokens: Mutex::default(),
+            left: Mutex::default(),
         };
         Self {
             syncer: Arc::new(syncer),
@@ -305,17 +310,21 @@ impl<Q: QueueService> Driver<Q> {
                 WatchEvent::Init => jobs.begin_list(),
                 WatchEvent::InitDone => {
                     for job in jobs.end_list() {
-                        self.syncer.forget(job.uid());
+                        self.syncer.forget(&job);
                         touched.push(Key::of(&*job));
                     }
                 }
                 WatchEvent::Apply(job) | WatchEvent::InitApply(job) => {
+                    let before = jobs.get(&Key::of(&job)).cloned();
+                    if let Some(before) = before.filter(|before| before.uid() != job.uid()) {
+                        self.syncer.forget(&before);
+                    }
                     touched.extend(apply_job(&mut jobs, job));
                 }
                 WatchEvent::Delete(job) => {
                     let key = Key::of(&job);
                     jobs.remove(&key, job.metadata.uid.as_ref(), Source::Watch);
-                    self.syncer.forget(job.uid());
+                    self.syncer.forget(&job);
                     touched.push(key);
                 }
             }
@@ -339,28 +348,38 @@ impl<Q: QueueService> Driver<Q> {
                 let gone = lock(&self.syncer.cluster.pods).end_list();
                 for pod in gone {
                     self.syncer.note_gone(&pod);
-                    self.touch(&pod);
+                    self.touch(&pod, true);
                 }
             }
             WatchEvent::Apply(pod) | WatchEvent::InitApply(pod) => {
                 let pod = Arc::new(pod);
                 if self.syncer.learn_pod(Arc::clone(&pod)) {
-                    self.touch(&pod);
+                    self.touch(&pod, workers::is_dead(&pod));
                 }
             }
             WatchEvent::Delete(pod) => {
                 let uid = pod.metadata.uid.as_ref();
                 lock(&self.syncer.cluster.pods).remove(&Key::of(&pod), uid, Source::Watch);
                 self.syncer.note_gone(&pod);
-                self.touch(&pod);
+                self.touch(&pod, true);
             }
         }
     }
 
+    fn has_queue(&self, key: &Key) -> bool {
+        let jobs = lock(&self.syncer.cluster.jobs);
+        jobs.get(key)
+            .is_some_and(|job| job.annotation(QUEUE).is_some())
+    }
+
     /// Has the Jobs looked at that a Pod belongs to, or could.
-    fn touch(&mut self, pod: &Pod) {
+    fn touch(&mut self, pod: &Pod, is_dead: bool) {
         let due = Instant::now() + self.syncer.settings.pod_event_batch;
         match cache::owner(pod) {
+            // What a dead worker held is to be leased again soon.
+            Owner::Job(key) if is_dead && self.has_queue(&key) => {
+                self.schedule.at(key, Instant::now());
+            }
             Owner::Job(key) => self.schedule.at(key, due),
             Owner::None => {
                 let wanted_by = cache::could_belong_to(&lock(&self.syncer.cluster.jobs), pod);

@@ -10,6 +10,8 @@ mod faults;
 mod queue;
 #[path = "driver/queues.rs"]
 mod queues;
+#[path = "driver/tokens.rs"]
+mod tokens;
 
 use std::time::Duration;
 
@@ -357,7 +359,8 @@ async fn the_first_success_stops_the_queue_and_no_pod_comes_after_it() {
     api.put("jobs", with_queue());
     let running = start(&api, service.clone());
     let pods = api.until("two Pods", |api| live(api, 2)).await;
-    service.lock().status.as_mut().unwrap().first_lease_at = Some(Timestamp(1));
+    let worker = format!("uid-{}.main", pods[0]);
+    service.lock().had_sessions.insert(worker);
     api.finish(&pods[0], 0);
     let announced = api
         .until("announced", |api| has_condition(api, "SuccessCriteriaMet"))
@@ -380,7 +383,13 @@ async fn the_first_success_stops_the_queue_and_no_pod_comes_after_it() {
 async fn the_session_of_a_pod_that_died_or_is_gone_is_revoked() {
     let (api, service) = (FakeApi::default(), FakeQueue::default());
     api.put("jobs", with_queue());
-    let running = start(&api, service.clone());
+    // Neither is waited for: not the next look at the queue, nor what else happens to Pods.
+    let patient = Settings {
+        pod_event_batch: Duration::from_secs(3_600),
+        queue_poll: Duration::from_secs(3_600),
+        ..settings()
+    };
+    let running = start_with(&api, service.clone(), patient);
     let pods = api.until("two Pods", |api| live(api, 2)).await;
     for pod in &pods {
         service.lock().workers.push(WorkerView {

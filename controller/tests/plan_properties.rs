@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "what a test has set up is there")]
 #![expect(clippy::print_stdout, reason = "a run says on how much it was tried")]
 
+#[path = "plan_properties/queue.rs"]
+mod queue;
 #[path = "plan_properties/status_rules.rs"]
 mod status_rules;
 #[path = "plan_properties/world.rs"]
@@ -13,9 +15,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use gangline_controller::api::Job;
+use gangline_protocol::{EndPhase, StopOutcome};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use queue::Queue;
 use serde_json::{Value, json};
 use world::{Stop, World};
 
@@ -34,16 +38,46 @@ enum Step {
     Reap(usize, i32),
     Suspend(bool),
     Parallelism(i32),
+    /// An elastic Indexed Job gets another size.
+    Scale(i32),
     Wait(i64),
+    /// A worker asks its queue for an item.
+    Lease(usize),
+    /// A worker has done its items, or has found them hopeless.
+    Settle(usize, bool),
+    Push(u64),
+    Seal,
+    Stop(bool),
+    DeleteQueue,
+    Away(bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    vec(step(), 0..60)
+}
+
+/// What happens to a Job with a queue, too.
+fn steps_with_queue() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => step(),
+        6 => (0_usize..8).prop_map(Step::Lease),
+        4 => (0_usize..8, any::<bool>()).prop_map(|(pod, done)| Step::Settle(pod, done)),
+        3 => (1_u64..4).prop_map(Step::Push),
+        1 => Just(Step::Seal),
+        1 => any::<bool>().prop_map(Step::Stop),
+        1 => Just(Step::DeleteQueue),
+        2 => any::<bool>().prop_map(Step::Away),
+    ];
+    vec(step, 0..80)
+}
+
+fn step() -> impl Strategy<Value = Step> {
     let stop = prop_oneof![
         3 => Just(Stop::Never),
         2 => (0_usize..12).prop_map(Stop::After),
     ];
     let code = prop_oneof![4 => Just(0), 3 => Just(1), 1 => Just(42), 1 => Just(43), 1 => Just(44)];
-    let step = prop_oneof![
+    prop_oneof![
         6 => stop.prop_map(Step::Sync),
         3 => (0_usize..8).prop_map(Step::Start),
         5 => (0_usize..8, code.clone()).prop_map(|(pod, code)| Step::Exit(pod, code)),
@@ -52,9 +86,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_usize..8, code).prop_map(|(pod, code)| Step::Reap(pod, code)),
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => (0_i32..5).prop_map(Step::Parallelism),
+        1 => (1_i32..6).prop_map(Step::Scale),
         2 => (0_i64..700).prop_map(Step::Wait),
-    ];
-    vec(step, 0..60)
+    ]
 }
 
 fn spec() -> impl Strategy<Value = Value> {
@@ -64,6 +98,7 @@ fn spec() -> impl Strategy<Value = Value> {
         prop::option::of(0_i32..3),
         prop::option::of(0_i32..3),
         prop::option::of(1_i32..5),
+        any::<bool>(),
     );
     let shape = prop_oneof![
         plain.prop_map(|(completions, parallelism, limit)| {
@@ -73,7 +108,9 @@ fn spec() -> impl Strategy<Value = Value> {
             }
             spec
         }),
-        (indexed, 0_i32..5).prop_map(|((completions, per_index, max_failed, enough), parallelism)| {
+        (indexed, 0_i32..5).prop_map(|(indexed, parallelism)| {
+            let (completions, per_index, max_failed, enough, elastic) = indexed;
+            let parallelism = if elastic { completions } else { parallelism };
             let mut spec = json!({
                 "completionMode": "Indexed", "completions": completions, "parallelism": parallelism,
             });
@@ -81,7 +118,7 @@ fn spec() -> impl Strategy<Value = Value> {
                 spec["backoffLimitPerIndex"] = limit.into();
                 spec["maxFailedIndexes"] = max_failed.map_or(Value::Null, Value::from);
             }
-            if let Some(count) = enough {
+            if let Some(count) = enough.filter(|_| !elastic) {
                 let count = count.min(completions);
                 spec["successPolicy"] = json!({ "rules": [{ "succeededCount": count }] });
             }
@@ -129,10 +166,57 @@ fn live(world: &mut World, steps: Vec<Step>) {
             Step::Reap(pod, code) => world.reap(pod, code),
             Step::Suspend(suspend) => world.suspend(suspend),
             Step::Parallelism(parallelism) => world.set_parallelism(parallelism),
+            Step::Scale(size) => world.scale(size),
             Step::Wait(seconds) => world.wait(seconds),
+            Step::Lease(pod) => world.work(pod, Queue::lease),
+            Step::Settle(pod, done) => world.work(pod, |q, pod, now| q.settle(pod, done, now)),
+            Step::Push(items) => world.on_queue(|queue, _| queue.push(items)),
+            Step::Seal => world.on_queue(Queue::seal),
+            Step::Stop(success) => world.on_queue(|queue, now| {
+                let outcome = match success {
+                    true => StopOutcome::Success,
+                    false => StopOutcome::Failure,
+                };
+                queue.end(EndPhase::Stopped, outcome, now);
+            }),
+            Step::DeleteQueue => world.on_queue(|queue, _| queue.delete()),
+            Step::Away(is_away) => world.on_queue(|queue, _| queue.go_away(is_away)),
         }
         world.check();
     }
+}
+
+/// A Job that names a queue: its spec, and what its annotations say.
+fn job_with_queue() -> impl Strategy<Value = (Value, Value)> {
+    let spec = (0_i32..5, 0_i32..4, any::<bool>(), any::<bool>());
+    let spec = spec.prop_map(|(parallelism, limit, only_failed, one)| {
+        let mut spec = json!({ "parallelism": parallelism, "backoffLimit": limit });
+        if one {
+            spec["completions"] = 1.into();
+        }
+        if only_failed {
+            spec["podReplacementPolicy"] = "Failed".into();
+        }
+        spec
+    });
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let annotations = (flags, prop::option::of(1_u64..3), 0_u64..3);
+    let annotations = annotations.prop_map(|((filled, goes_on, scales), stop_at, max_dead)| {
+        let mut annotations = json!({
+            "gangline.dev/queue": "j",
+            "gangline.dev/first-success": if goes_on { "continue" } else { "stop" },
+            "gangline.dev/scale-to-items": scales.to_string(),
+            "gangline.dev/max-dead-items": max_dead.to_string(),
+        });
+        if filled {
+            annotations["gangline.dev/items"] = "1..4".into();
+        }
+        if let Some(items) = stop_at {
+            annotations["gangline.dev/stop-at-dead-items"] = items.to_string().into();
+        }
+        annotations
+    });
+    (spec, annotations)
 }
 
 /// How many lives each property is tried on.
@@ -140,16 +224,33 @@ const LIVES: u32 = 600;
 
 /// Tries a property on many Jobs and histories, and says on how many.
 fn try_on_many(what: &str, property: impl Fn(&mut World)) {
+    let worlds = (spec(), steps());
+    let worlds = worlds.prop_map(|(spec, steps)| (World::new(&spec), steps));
+    try_on(what, worlds, property);
+}
+
+/// The same for Jobs with queues.
+fn try_on_many_with_queues(what: &str, property: impl Fn(&mut World)) {
+    let worlds = (job_with_queue(), steps_with_queue());
+    let worlds = worlds
+        .prop_map(|((spec, annotations), steps)| (World::with_queue(&spec, &annotations), steps));
+    try_on(what, worlds, property);
+}
+
+fn try_on(
+    what: &str,
+    worlds: impl Strategy<Value = (World, Vec<Step>)>,
+    property: impl Fn(&mut World),
+) {
     let config = ProptestConfig {
         cases: LIVES,
         failure_persistence: None,
         ..ProptestConfig::default()
     };
     let tried = std::cell::Cell::new((0_u32, 0_usize));
-    let result = TestRunner::new(config).run(&(spec(), steps()), |(spec, steps)| {
+    let result = TestRunner::new(config).run(&worlds, |(mut world, steps)| {
         let (histories, events) = tried.get();
         tried.set((histories + 1, events + steps.len()));
-        let mut world = World::new(&spec);
         live(&mut world, steps);
         property(&mut world);
         Ok(())
@@ -174,6 +275,20 @@ fn the_plan_comes_to_rest() {
     try_on_many("comes to rest", World::comes_to_rest);
 }
 
+/// And no Pod is made for a queue that is over, and none let go that is busy, whatever happens.
+#[test]
+fn a_job_with_a_queue_counts_every_pod_once_and_ends_with_it() {
+    try_on_many_with_queues(
+        "counted once, and ended with its queue",
+        World::run_to_its_end,
+    );
+}
+
+#[test]
+fn the_plan_of_a_job_with_a_queue_comes_to_rest() {
+    try_on_many_with_queues("comes to rest with a queue", World::comes_to_rest);
+}
+
 /// Wherever the controller is stopped between listing the Pod and counting it.
 #[test]
 fn a_pod_that_was_listed_as_failed_and_then_exits_0_is_counted_once() {
@@ -184,6 +299,23 @@ fn a_pod_that_was_listed_as_failed_and_then_exits_0_is_counted_once() {
         world.delete(0);
         world.sync(Stop::After(writes));
         world.reap(0, 0);
+        world.sync(Stop::Never);
+        world.check();
+        world.run_to_its_end();
+    }
+}
+
+/// What it was called first, it stays, also while nobody can ask who it was.
+#[test]
+fn a_pod_that_was_listed_before_the_service_went_away_is_counted_once() {
+    for writes in 0..8 {
+        let annotations = json!({ "gangline.dev/queue": "j" });
+        let mut world = World::with_queue(&json!({ "parallelism": 1 }), &annotations);
+        world.on_queue(|queue, _| queue.push(2));
+        world.sync(Stop::Never);
+        world.exit(0, 0);
+        world.sync(Stop::After(writes));
+        world.on_queue(|queue, _| queue.go_away(true));
         world.sync(Stop::Never);
         world.check();
         world.run_to_its_end();

@@ -29,7 +29,9 @@ pub use ids::{
     TokenId, WorkerName,
 };
 pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
-pub use queue::{Counts, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerView};
+pub use queue::{
+    Counts, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerRecord, WorkerView,
+};
 pub use time::Timestamp;
 pub use token::{CreatedToken, Role, Scope, TokenRequest, TokenView};
 

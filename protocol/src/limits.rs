@@ -77,6 +77,12 @@ pub const SESSION_MS_MAX: u64 = 60 * 60 * 1_000;
 /// How long a revoked worker name gets no new session, in milliseconds.
 pub const REVOKED_MS: u64 = 60_000;
 
+/// Names of workers that a queue remembers after their last session has ended; the oldest are
+/// forgotten first.
+///
+/// Whoever starts workers asks within seconds of a worker's exit whether it ever had a session.
+pub const WORKERS_REMEMBERED_MAX: usize = 8_192;
+
 /// Most rows in one page of a list.
 pub const PAGE_ROWS_MAX: usize = 1_000;
 

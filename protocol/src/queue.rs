@@ -273,6 +273,24 @@ pub struct WorkerView {
     pub idle_since: Option<Timestamp>,
 }
 
+/// What is known of a worker, as `GET …/workers/{name}` shows it. A name that was never heard of
+/// is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerRecord {
+    /// The worker's name.
+    pub name: WorkerName,
+    /// Whether it ever had a session in this queue. Absent when that is not known any more:
+    /// only so many names are remembered ([`WORKERS_REMEMBERED_MAX`]).
+    ///
+    /// [`WORKERS_REMEMBERED_MAX`]: crate::limits::WORKERS_REMEMBERED_MAX
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub had_session: Option<bool>,
+    /// Its open session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<WorkerView>,
+}
+
 /// Body of `POST …/stop`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

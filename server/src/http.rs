@@ -75,6 +75,7 @@ pub fn router(service: Service, gate: Gate) -> Router {
         .route("/heartbeat", post(workers::heartbeat))
         .route("/leave", post(workers::leave))
         .route("/workers", get(workers::list))
+        .route("/workers/{name}", get(workers::look))
         .route("/workers/{name}/revoke", post(workers::revoke))
         .route("/results", get(results::results))
         .route("/wait", get(queues::wait));

@@ -9,7 +9,7 @@ use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
     CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem,
     Problem, PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome, TokenId, TokenRequest,
-    TokenView, WorkerName, WorkerView,
+    TokenView, WorkerName, WorkerRecord, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -382,6 +382,32 @@ impl Client {
         Ok(self.call::<WorkerList>(request).await?.workers)
     }
 
+    /// Returns what is known of one worker of a queue.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`; a name that was never heard of is no error.
+    pub async fn worker(&self, queue: &QueueName, worker: &WorkerName) -> Result<WorkerRecord> {
+        let path = self.worker_path(queue, worker, None)?;
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Worker names may hold what means something in a path.
+    fn worker_path(
+        &self,
+        queue: &QueueName,
+        worker: &WorkerName,
+        call: Option<&str>,
+    ) -> Result<String> {
+        let mut url = reqwest::Url::parse(&format!("{}/v1/queues/{queue}/workers", self.url))
+            .map_err(|error| ClientError::Protocol(error.to_string()))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.push(worker.as_str()).extend(call);
+        }
+        Ok(url.path().to_owned())
+    }
+
     /// Says that a worker is gone: its session ends, and its items are ready again.
     ///
     /// # Errors
@@ -393,12 +419,8 @@ impl Client {
         worker: &WorkerName,
         counted: bool,
     ) -> Result<()> {
-        let mut url = reqwest::Url::parse(&format!("{}/v1/queues/{queue}/workers", self.url))
-            .map_err(|error| ClientError::Protocol(error.to_string()))?;
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.push(worker.as_str()).push("revoke");
-        }
-        let request = self.request(Method::POST, url.path(), Duration::ZERO);
+        let path = self.worker_path(queue, worker, Some("revoke"))?;
+        let request = self.request(Method::POST, &path, Duration::ZERO);
         let reply: serde_json::Value = self.call(request.json(&RevokeRequest { counted })).await?;
         tracing::debug!(worker = %worker, %reply, "revoked");
         Ok(())

@@ -82,7 +82,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         QueueClient::new(worker_url, None)
             .map_err(|error| Error::usage(format!("--worker-url: {error}")))?;
     }
-    let service = HttpQueueService::new(queues, token);
+    let service = HttpQueueService::new(queues, token.as_deref());
     let config = configuration(context).await?;
     let lease_namespace = leader_elect_namespace.unwrap_or(config.default_namespace.clone());
     let cluster = config.cluster_url.to_string();

@@ -60,6 +60,8 @@ pub(crate) struct Local {
     local_cluster: Arc<LocalCluster>,
     /// Why the queue service has stopped by itself.
     failure: Option<oneshot::Receiver<ServeError>>,
+    /// Stops before the others: what it is about to ask of them is still answered.
+    controller: (CancellationToken, JoinHandle<()>),
     parts: Vec<JoinHandle<()>>,
     stop: CancellationToken,
 }
@@ -89,14 +91,15 @@ impl Local {
         let cluster = kube::Client::new(local_cluster.service(), "default");
         let controller = Controller::new(
             cluster.clone(),
-            HttpQueueService::new(queues.clone(), Some(token.to_owned())),
+            HttpQueueService::new(queues.clone(), Some(token)),
             controller_settings(url, binary, pods),
         );
         let stop = CancellationToken::new();
         let (failed, failure) = oneshot::channel();
         let serving = server.run(stop.clone());
         let running = (Arc::clone(&local_cluster), stop.clone());
-        let controlling = controller.start(stop.clone());
+        let stop_controller = CancellationToken::new();
+        let controlling = controller.start(stop_controller.clone());
         let parts = vec![
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
@@ -105,16 +108,17 @@ impl Local {
                 }
             }),
             tokio::spawn(async move { running.0.run(running.1).await }),
-            tokio::spawn(async move {
-                // Without an election there is no leadership to lose.
-                let _ = controlling.await;
-            }),
         ];
+        let controlling = tokio::spawn(async move {
+            // Without an election there is no leadership to lose.
+            let _ = controlling.await;
+        });
         Ok(Self {
             queues,
             cluster,
             local_cluster,
             failure: Some(failure),
+            controller: (stop_controller, controlling),
             parts,
             stop,
         })
@@ -145,10 +149,13 @@ impl Local {
 
     /// Stops the parts.
     pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        for part in self.parts {
-            // A part that hangs goes with the process.
-            let _ = tokio::time::timeout(STOP_TIME, part).await;
+        let (stop_controller, controller) = self.controller;
+        for (stop, parts) in [(stop_controller, vec![controller]), (self.stop, self.parts)] {
+            stop.cancel();
+            for part in parts {
+                // A part that hangs goes with the process.
+                let _ = tokio::time::timeout(STOP_TIME, part).await;
+            }
         }
     }
 }

@@ -110,6 +110,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         // Nothing of such a Job can be resumed.
         dir.forget_if_new();
     }
+    dir.close();
     code
 }
 

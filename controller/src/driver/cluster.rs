@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
@@ -310,21 +311,17 @@ impl Cluster {
         Ok(self.learn_job(reply, source))
     }
 
-    /// Makes an object of another kind; one that is there already stays.
-    pub(crate) async fn create_other<K>(&self, namespace: &str, object: &K) -> kube::Result<()>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
-    {
-        let api = self.api::<K>(namespace);
-        match self.call(api.create(&PostParams::default(), object)).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-            Err(error) => Err(error),
+    /// Makes a Secret, or gives one that is there already the same content.
+    pub(crate) async fn put_secret(&self, namespace: &str, secret: &Secret) -> kube::Result<()> {
+        let api = self.api::<Secret>(namespace);
+        match self.call(api.create(&PostParams::default(), secret)).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            answer => return answer.map(drop),
         }
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let patch = Patch::Merge(json!({ "stringData": secret.string_data }));
+        let params = PatchParams::default();
+        self.call(api.patch(name, &params, &patch)).await.map(drop)
     }
 }
 

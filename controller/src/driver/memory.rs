@@ -1,6 +1,6 @@
 //! What is remembered of a Job between two syncs. All of it can be lost.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use tokio::time::Instant;
@@ -21,8 +21,8 @@ pub(crate) struct Memory {
     pub(crate) unresolved: Vec<String>,
     /// Pods whose objects are gone.
     pub(crate) gone: Vec<GonePod>,
-    /// Pods that have been seen to have a session.
-    pub(crate) worked: HashSet<Uid>,
+    /// Pods that exited 0, and whether they had ever had a session.
+    pub(crate) worked: HashMap<Uid, bool>,
     /// States that have been said.
     pub(crate) said: HashSet<String>,
     /// Syncs that failed in a row.

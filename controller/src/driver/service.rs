@@ -1,10 +1,19 @@
 //! The queue service, as the driver needs it.
 
 mod http;
+mod token;
 
 pub use http::HttpQueueService;
 
+use std::time::Duration;
+
 use gangline_protocol::{Json, QueueName, QueueStatus, StopOutcome, WorkerName, WorkerView};
+
+use crate::api::Job;
+
+/// How long the token of a Job's workers holds, unless it is registered again: longer than any
+/// controller is away, so that it outlives a Job by so much only if nobody was there to revoke it.
+pub(super) const TOKEN_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a queue is filled with.
 #[derive(Debug, Clone)]
@@ -72,22 +81,30 @@ pub trait QueueService: Send + Sync + 'static {
         counted: bool,
     ) -> impl Future<Output = Answer<()>> + Send;
 
-    /// Tells whether a worker of the Pod `pod_uid` ever had a session, if the service knows.
-    fn has_worked(
+    /// Tells whether a worker ever had a session, if the service still knows.
+    fn had_session(
+        &self,
+        queue: &QueueName,
+        worker: &WorkerName,
+    ) -> impl Future<Output = Answer<Option<bool>>> + Send;
+
+    /// Makes the token of a Job's workers known for a while from now on, and returns it;
+    /// nothing when they need none.
+    fn register_token(
         &self,
         _queue: &QueueName,
-        _pod_uid: &str,
-    ) -> impl Future<Output = Answer<Option<bool>>> + Send {
+        _job: &Job,
+    ) -> impl Future<Output = Answer<Option<String>>> + Send {
         async { Ok(None) }
     }
 
-    /// Returns the token for the workers of a Job, if they need one.
-    fn worker_token(
+    /// Has the token of a Job's workers refused from now on.
+    fn revoke_token(
         &self,
         _queue: &QueueName,
         _job_uid: &str,
-    ) -> impl Future<Output = Answer<Option<String>>> + Send {
-        async { Ok(None) }
+    ) -> impl Future<Output = Answer<()>> + Send {
+        async { Ok(()) }
     }
 }
 
@@ -127,6 +144,10 @@ impl QueueService for NoService {
     }
 
     async fn revoke(&self, _: &QueueName, _: &WorkerName, _: bool) -> Answer<()> {
+        Self::absent()
+    }
+
+    async fn had_session(&self, _: &QueueName, _: &WorkerName) -> Answer<Option<bool>> {
         Self::absent()
     }
 }

@@ -34,19 +34,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// Where workers find the queue service.
     pub queue_url: String,
-    /// How workers get their token.
-    pub token_delivery: TokenDelivery,
     /// What runs commands that know nothing of queues.
     pub wrapper: Wrapper,
-}
-
-/// How workers get their token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenDelivery {
-    /// It stands in the Pod itself.
-    Inline,
-    /// It stands in a Secret that the Job owns.
-    Secret,
 }
 
 impl Settings {
@@ -66,7 +55,6 @@ impl Settings {
             progress_interval: Duration::from_secs(5),
             concurrency: 5,
             queue_url: queue_url.into(),
-            token_delivery: TokenDelivery::Secret,
             wrapper,
         }
     }
@@ -79,7 +67,6 @@ impl Settings {
             pod_event_batch: Duration::ZERO,
             queue_poll: Duration::from_millis(250),
             retry_base: Duration::from_millis(100),
-            token_delivery: TokenDelivery::Inline,
             ..Self::cluster(queue_url, wrapper)
         }
     }

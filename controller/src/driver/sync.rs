@@ -1,13 +1,13 @@
 //! One look at one Job: observe, plan, act, account.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
+use gangline_protocol::QueueUid;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 
 use super::cache::{Key, Source};
 use super::cluster::{Cluster, Creation, gone, lock};
@@ -15,11 +15,12 @@ use super::complaint::Complaint;
 use super::events::Recorder;
 use super::memory::{Memory, random};
 use super::service::{QueueService, ServiceError};
-use super::settings::{Settings, TokenDelivery};
+use super::settings::Settings;
+use super::tokens::Tokens;
 use super::view::{self, FillError};
-use crate::api::{Job, ObjectMeta, Pod, Uid};
+use crate::api::{Job, Pod, Uid};
 use crate::plan::account::Outcome;
-use crate::plan::queue::{ItemsSource, QueueSpec, TokenSource, WorkerSettings};
+use crate::plan::queue::{ItemsSource, QueueSpec, WorkerSettings};
 use crate::plan::{
     Accounting, Event, FinalizerFirst, NewPod, Observed, Plan, QueueAction, QueueView, account,
     claim, conditions, earliest, plan,
@@ -27,11 +28,13 @@ use crate::plan::{
 
 /// After so many failed syncs in a row it is said on the Job; fewer are everyday conflicts.
 const STUCK_AFTER: u32 = 4;
+/// Queues of Jobs that are gone that are remembered: they matter within the second in which a Job
+/// is made anew.
+const LEFT_MAX: usize = 1_000;
 /// Calls of the API that one sync makes at a time.
-const CALLS_AT_A_TIME: usize = 32;
+pub(super) const CALLS_AT_A_TIME: usize = 32;
 /// After a change of its queue a Job is looked at again this soon.
 pub(super) const SOON: Duration = Duration::from_millis(20);
-const TOKEN_KEY: &str = "token";
 
 /// Why a sync did not come to its end. It is repeated.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +92,7 @@ pub(super) fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> Sync
     }
 }
 
-fn queue(what: &'static str) -> impl FnOnce(ServiceError) -> SyncError {
+pub(super) fn queue(what: &'static str) -> impl FnOnce(ServiceError) -> SyncError {
     move |source| SyncError::Queue { what, source }
 }
 
@@ -100,6 +103,9 @@ pub(crate) struct Syncer<Q> {
     pub(crate) settings: Settings,
     pub(crate) recorder: Recorder,
     pub(crate) memories: Mutex<HashMap<Uid, Memory>>,
+    pub(crate) tokens: Mutex<Tokens>,
+    /// Queues of Jobs that are gone, the oldest first: they may be met again under the same names.
+    pub(crate) left: Mutex<VecDeque<QueueUid>>,
 }
 
 impl<Q: QueueService> Syncer<Q> {
@@ -107,13 +113,16 @@ impl<Q: QueueService> Syncer<Q> {
     pub(crate) async fn sync(&self, key: &Key) -> Result<Option<Duration>, SyncError> {
         let job = lock(&self.cluster.jobs).get(key).cloned();
         let Some(job) = job else {
-            return self.release_orphans(key, None).await;
+            let again = self.release_orphans(key, None).await?;
+            return Ok(earliest(again, self.revoke_tokens(key, None).await));
         };
         let scope = self.settings.scope();
         if !scope.contains(&job) || conditions::finished(&job.status.conditions).is_some() {
             self.note_skipped(&job);
-            return self.release_orphans(key, Some(&job)).await;
+            let again = self.release_orphans(key, Some(&job)).await?;
+            return Ok(earliest(again, self.revoke_tokens(key, None).await));
         }
+        let revoke_again = self.revoke_tokens(key, Some(job.uid())).await;
         let uid = job.uid().to_owned();
         let mut memory = lock(&self.memories).remove(&uid).unwrap_or_default();
         let result = self.sync_live(job, &mut memory).await;
@@ -129,7 +138,7 @@ impl<Q: QueueService> Syncer<Q> {
             }
         }
         memories.insert(uid, memory);
-        result
+        result.map(|again| earliest(again, revoke_again))
     }
 
     /// Returns how long to wait after a failed sync.
@@ -177,9 +186,16 @@ impl<Q: QueueService> Syncer<Q> {
         }
     }
 
-    /// Forgets a Job that is gone.
-    pub(crate) fn forget(&self, uid: &str) {
-        lock(&self.memories).remove(uid);
+    /// Forgets a Job that is gone, but for the queue that it may have left to others.
+    pub(crate) fn forget(&self, job: &Job) {
+        lock(&self.memories).remove(job.uid());
+        if let Some(queue) = crate::plan::queue::latched_uid(job) {
+            let mut left = lock(&self.left);
+            if left.len() == LEFT_MAX {
+                left.pop_front();
+            }
+            left.push_back(queue);
+        }
     }
 
     fn note_skipped(&self, job: &Arc<Job>) {
@@ -239,7 +255,10 @@ impl<Q: QueueService> Syncer<Q> {
                 })
                 .cloned()
                 .collect();
-            observed.queue = view::read(&self.service, &spec.queue, &own, memory).await;
+            observed.queue = view::read(&self.service, &spec.queue, &job, &own, memory).await;
+            if let QueueView::Seen(seen) = &mut observed.queue {
+                seen.outlived_a_job = lock(&self.left).contains(&seen.status.uid);
+            }
         }
         let mut plan = plan(&observed, Timestamp::now());
         if !plan.adopt.is_empty() && !self.may_adopt(&job).await? {
@@ -262,6 +281,11 @@ impl<Q: QueueService> Syncer<Q> {
             let queue_actions = std::mem::take(&mut plan.queue_actions);
             plan = crate::plan::plan(&observed, Timestamp::now());
             plan.queue_actions = queue_actions;
+        } else if let Some(spec) = &spec
+            && matches!(observed.queue, QueueView::Seen(_))
+            && !plan.basis.tally.active.is_empty()
+        {
+            self.renew_token(&job, spec).await;
         }
         let (outcome, failure) = self.change_pods(&job, &plan, memory).await;
         let job = self.write_down(&observed, &plan, &outcome, memory).await?;
@@ -380,35 +404,6 @@ impl<Q: QueueService> Syncer<Q> {
             self.recorder.say(job, &event, Timestamp::now());
         }
         result
-    }
-
-    async fn worker_settings(
-        &self,
-        job: &Job,
-        spec: &QueueSpec,
-    ) -> Result<WorkerSettings, SyncError> {
-        let token = self.service.worker_token(&spec.queue, job.uid()).await;
-        let token = match token.map_err(queue("get a token for"))? {
-            None => None,
-            Some(token) => Some(match self.settings.token_delivery {
-                TokenDelivery::Inline => TokenSource::Value(token),
-                TokenDelivery::Secret => {
-                    let secret = token_secret(job, token);
-                    let name = secret.metadata.name.clone().unwrap_or_default();
-                    let made = self.cluster.create_other(job.namespace(), &secret).await;
-                    made.map_err(kubernetes("make the Secret with the token"))?;
-                    TokenSource::Secret {
-                        name,
-                        key: TOKEN_KEY.into(),
-                    }
-                }
-            }),
-        };
-        Ok(WorkerSettings {
-            url: self.settings.queue_url.clone(),
-            token,
-            wrapper: self.settings.wrapper.clone(),
-        })
     }
 
     /// Deletes and makes Pods; says which of that came to be, and what did not.
@@ -551,18 +546,5 @@ impl<Q: QueueService> Syncer<Q> {
     /// Takes what a watch says of a Pod; returns whether it is news.
     pub(crate) fn learn_pod(&self, pod: Arc<Pod>) -> bool {
         lock(&self.cluster.pods).apply(pod, Source::Watch)
-    }
-}
-
-fn token_secret(job: &Job, token: String) -> Secret {
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(format!("gangline-worker-{}", job.uid())),
-            namespace: job.metadata.namespace.clone(),
-            owner_references: Some(vec![claim::owner_reference(job)]),
-            ..ObjectMeta::default()
-        },
-        string_data: Some(BTreeMap::from([(TOKEN_KEY.to_owned(), token)])),
-        ..Secret::default()
     }
 }

@@ -1,26 +1,29 @@
 //! What is seen of a Job's queue. Read after the Pods: what ended them is then in it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use gangline_protocol::{Json, QueueName, QueueStatus};
+use futures::{StreamExt, stream};
+use gangline_protocol::{Json, QueueName};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use serde_json::value::RawValue;
 
 use super::memory::Memory;
 use super::service::{Fill, QueueService, ServiceError};
-use crate::api::{Pod, Uid};
-use crate::plan::queue::{ItemsSource, workers};
+use super::sync::CALLS_AT_A_TIME;
+use crate::api::{Job, Pod, Uid};
+use crate::plan::queue::{self, ItemsSource, workers};
 use crate::plan::{QueueSnapshot, QueueView};
 
 pub(crate) async fn read<Q: QueueService>(
     service: &Q,
     queue: &QueueName,
+    job: &Job,
     pods: &[Arc<Pod>],
     memory: &mut Memory,
 ) -> QueueView {
-    match try_read(service, queue, pods, memory).await {
+    match try_read(service, queue, job, pods, memory).await {
         Ok(view) => view,
         Err(error) => QueueView::Unavailable(error.to_string()),
     }
@@ -29,6 +32,7 @@ pub(crate) async fn read<Q: QueueService>(
 async fn try_read<Q: QueueService>(
     service: &Q,
     queue: &QueueName,
+    job: &Job,
     pods: &[Arc<Pod>],
     memory: &mut Memory,
 ) -> Result<QueueView, ServiceError> {
@@ -36,42 +40,61 @@ async fn try_read<Q: QueueService>(
         return Ok(QueueView::Missing);
     };
     let workers = service.workers(queue).await?;
-    let seen = workers
-        .iter()
-        .filter_map(|view| workers::pod_uid(&view.worker));
-    memory.worked.extend(seen.map(str::to_owned));
-    let never_worked = never_worked(service, queue, &status, pods, memory).await?;
+    // Once the queue is over, a Pod that comes late leaves well without a session.
+    if !status.phase.is_over() && !queue::pods::is_worker_elsewhere(&job.spec.template) {
+        learn_who_worked(service, queue, pods, &mut memory.worked).await?;
+    }
+    let never_worked = memory.worked.iter().filter(|(_, worked)| !**worked);
     Ok(QueueView::Seen(Box::new(QueueSnapshot {
         status,
         workers,
-        never_worked,
+        never_worked: never_worked.map(|(uid, _)| uid.clone()).collect(),
+        outlived_a_job: false,
     })))
 }
 
-/// Finds the Pods that succeeded without a session.
-///
-/// Where the service cannot tell, only a queue that never gave a lease is proof.
-async fn never_worked<Q: QueueService>(
+/// Asks about each Pod that exited 0 whether it had ever had a session. The answer is final.
+async fn learn_who_worked<Q: QueueService>(
     service: &Q,
     queue: &QueueName,
-    status: &QueueStatus,
     pods: &[Arc<Pod>],
-    memory: &Memory,
-) -> Result<HashSet<Uid>, ServiceError> {
-    let mut never_worked = HashSet::new();
-    for pod in pods.iter().filter(|pod| pod.has_succeeded()) {
-        if memory.worked.contains(pod.uid()) {
-            continue;
-        }
-        let has_worked = service
-            .has_worked(queue, pod.uid())
-            .await?
-            .unwrap_or(status.first_lease_at.is_some());
-        if !has_worked {
-            never_worked.insert(pod.uid().to_owned());
+    worked: &mut HashMap<Uid, bool>,
+) -> Result<(), ServiceError> {
+    let succeeded: HashMap<&str, &Arc<Pod>> = pods
+        .iter()
+        .filter(|pod| pod.has_succeeded())
+        .map(|pod| (pod.uid(), pod))
+        .collect();
+    worked.retain(|uid, _| succeeded.contains_key(&**uid));
+    let asked: Vec<&Arc<Pod>> = succeeded
+        .into_values()
+        .filter(|pod| !worked.contains_key(pod.uid()))
+        .collect();
+    // By position: a closure over references would tie the future to one lifetime.
+    let answers = (0..asked.len()).map(|position| {
+        let pod = asked[position];
+        async move { (pod.uid().to_owned(), has_worked(service, queue, pod).await) }
+    });
+    let mut answers = stream::iter(answers).buffer_unordered(CALLS_AT_A_TIME);
+    while let Some((uid, answer)) = answers.next().await {
+        worked.insert(uid, answer?);
+    }
+    Ok(())
+}
+
+/// Tells whether any worker of a Pod ever had a session. One that nobody knows of any more is
+/// taken for one that had.
+async fn has_worked<Q: QueueService>(
+    service: &Q,
+    queue: &QueueName,
+    pod: &Pod,
+) -> Result<bool, ServiceError> {
+    for worker in workers::of_pod(pod) {
+        if service.had_session(queue, &worker).await? != Some(false) {
+            return Ok(true);
         }
     }
-    Ok(never_worked)
+    Ok(false)
 }
 
 /// Why a queue cannot be filled.

@@ -19,11 +19,11 @@ use jiff::Timestamp;
 
 pub use annotations::{AnnotationError, FirstSuccess, ItemsSource, QueueSpec};
 pub use failures::Forgiven;
-pub use pods::{TokenSource, WorkerSettings, Wrapper};
+pub use pods::{TokenSecret, WorkerSettings, Wrapper};
 
 use super::backoff::finish_time;
 use super::tally::Tally;
-use super::{Event, earliest};
+use super::{Event, conditions, earliest};
 use crate::api::names::{BUILT_IN_CONTROLLER, GANGLINE_CONTROLLER, QUEUE, QUEUE_UID};
 use crate::api::{Job, Pod, PodPhase, Uid};
 
@@ -50,6 +50,8 @@ pub struct QueueSnapshot {
     pub workers: Vec<WorkerView>,
     /// Pods that are known never to have had a session.
     pub never_worked: HashSet<Uid>,
+    /// Whether a Job that worked on this very queue is gone.
+    pub outlived_a_job: bool,
 }
 
 /// A Pod of the Job whose object is gone.
@@ -148,28 +150,38 @@ pub fn not_managed(job: &Job) -> Option<Event> {
 
 /// Takes Pods that succeeded without ever having had a session for what they are: failures.
 ///
-/// Once the queue is over, a Pod that comes late leaves well after its first call.
+/// Once the queue is over, a Pod that comes late leaves well after its first call. While the
+/// service is away nobody knows what they are: they are left out, and count when it is back.
 #[must_use]
 pub fn without_false_successes(
     job: &Job,
     pods: Vec<Arc<Pod>>,
     view: &QueueView,
 ) -> (Vec<Arc<Pod>>, Vec<Event>) {
-    let QueueView::Seen(seen) = view else {
-        return (pods, Vec::new());
-    };
-    if seen.status.phase.is_over() {
-        return (pods, Vec::new());
-    }
     let listed = job.status.uncounted_terminated_pods.as_ref();
+    let is_in = |list: &[Uid], pod: &Pod| list.iter().any(|uid| uid == pod.uid());
+    let is_listed = |pod: &Pod| listed.is_some_and(|list| is_in(&list.succeeded, pod));
+    let is_failed = |pod: &Pod| listed.is_some_and(|list| is_in(&list.failed, pod));
+    let seen = match view {
+        QueueView::Seen(seen) if !seen.status.phase.is_over() => seen,
+        QueueView::Unavailable(_) if conditions::announced(job).is_none() => {
+            // One that is listed stays what it was called first, or it would count twice.
+            let is_known = |pod: &Pod| {
+                !pod.has_succeeded() || !pod.is_tracked() || is_listed(pod) || is_failed(pod)
+            };
+            let known = pods.into_iter().filter(|pod| is_known(pod)).collect();
+            return (known, Vec::new());
+        }
+        QueueView::Seen(_) | QueueView::Unavailable(_) | QueueView::Unread | QueueView::Missing => {
+            return (pods, Vec::new());
+        }
+    };
     let mut events = Vec::new();
     let pods = pods
         .into_iter()
         .map(|pod| {
-            let is_listed =
-                listed.is_some_and(|list| list.succeeded.iter().any(|uid| uid == pod.uid()));
             let is_false =
-                pod.has_succeeded() && !is_listed && seen.never_worked.contains(pod.uid());
+                pod.has_succeeded() && !is_listed(&pod) && seen.never_worked.contains(pod.uid());
             if !is_false {
                 return pod;
             }
@@ -306,10 +318,17 @@ fn left_too_early(spec: &QueueSpec, tally: &Tally) -> Vec<Event> {
         .collect()
 }
 
-/// Says what an open queue without work waits for.
+/// Says what a queue waits for that gives no work, or gets no more.
 fn waits_for(spec: &QueueSpec, status: &QueueStatus) -> Option<Event> {
     let queue: &QueueName = &spec.queue;
-    if status.phase != Phase::Open || status.counts.left() > 0 || spec.items.is_some() {
+    let is_idle = status.counts.left() == 0;
+    if status.paused && !is_idle {
+        return Some(Event::waiting(
+            "QueuePaused",
+            format!("queue {queue} is paused; have it go on with `gangline resume {queue}`"),
+        ));
+    }
+    if status.phase != Phase::Open || !is_idle || spec.items.is_some() {
         return None;
     }
     Some(if status.counts.total() == 0 {

@@ -1,7 +1,9 @@
 //! A queue service in memory.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use gangline_controller::api::Job;
 use gangline_controller::driver::{Fill, QueueService, ServiceError};
 use gangline_protocol::{
     Certificate, Counts, EndCause, EndPhase, Phase, QueueName, QueueSettings, QueueStatus,
@@ -21,6 +23,16 @@ pub(crate) struct State {
     pub(crate) filled: usize,
     pub(crate) revoked: Vec<(String, bool)>,
     pub(crate) is_away: bool,
+    /// Workers whose session has ended.
+    pub(crate) had_sessions: HashSet<String>,
+    /// How often it was asked about one worker.
+    pub(crate) asked_of_workers: usize,
+    /// Whether workers need tokens.
+    pub(crate) asks_for_tokens: bool,
+    /// The Jobs whose workers have one.
+    pub(crate) tokens: BTreeSet<String>,
+    /// How often its status was asked for.
+    pub(crate) polls: usize,
 }
 
 type Answer<T> = Result<T, ServiceError>;
@@ -78,7 +90,9 @@ fn now() -> Timestamp {
 
 impl QueueService for FakeQueue {
     async fn status(&self, _: &QueueName) -> Answer<Option<QueueStatus>> {
-        Ok(self.asked()?.status.clone())
+        let mut state = self.asked()?;
+        state.polls += 1;
+        Ok(state.status.clone())
     }
 
     async fn workers(&self, _: &QueueName) -> Answer<Vec<WorkerView>> {
@@ -131,7 +145,31 @@ impl QueueService for FakeQueue {
     async fn revoke(&self, _: &QueueName, worker: &WorkerName, counted: bool) -> Answer<()> {
         let mut state = self.asked()?;
         state.workers.retain(|view| view.worker != *worker);
+        state.had_sessions.insert(worker.to_string());
         state.revoked.push((worker.to_string(), counted));
+        Ok(())
+    }
+
+    async fn had_session(&self, _: &QueueName, worker: &WorkerName) -> Answer<Option<bool>> {
+        let mut state = self.asked()?;
+        state.asked_of_workers += 1;
+        let is_open = state.workers.iter().any(|view| view.worker == *worker);
+        Ok(Some(
+            is_open || state.had_sessions.contains(worker.as_str()),
+        ))
+    }
+
+    async fn register_token(&self, _: &QueueName, job: &Job) -> Answer<Option<String>> {
+        let mut state = self.asked()?;
+        if !state.asks_for_tokens {
+            return Ok(None);
+        }
+        state.tokens.insert(job.uid().to_owned());
+        Ok(Some(format!("token of {}", job.uid())))
+    }
+
+    async fn revoke_token(&self, _: &QueueName, job_uid: &str) -> Answer<()> {
+        self.asked()?.tokens.remove(job_uid);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use super::queue::FakeQueue;
 use super::{finish_all, has_condition, job, live, settings, start, start_with};
 
 /// A Job with a queue of `items`, and what else its annotations say.
-fn with_queue(spec: Value, more: Value) -> Value {
+pub(super) fn with_queue(spec: Value, more: Value) -> Value {
     let mut annotations = json!({ "gangline.dev/queue": "$(job)", "gangline.dev/items": "1..5" });
     for (key, value) in more.as_object().unwrap() {
         annotations[format!("gangline.dev/{key}")] = value.clone();
@@ -21,7 +21,7 @@ fn with_queue(spec: Value, more: Value) -> Value {
     job(spec, annotations)
 }
 
-fn prompt() -> Settings {
+pub(super) fn prompt() -> Settings {
     Settings {
         pod_retry_delay: RetryDelay {
             base: Duration::ZERO,
@@ -62,6 +62,7 @@ fn work(service: &FakeQueue, pods: &[String], holds: u32) {
             opened_at: Timestamp(1),
             idle_since: (holds == 0).then_some(Timestamp(1)),
         });
+        state.had_sessions.insert(format!("uid-{pod}.main"));
     }
     state.status.as_mut().unwrap().first_lease_at = Some(Timestamp(1));
 }
@@ -305,6 +306,50 @@ async fn a_pod_that_never_had_a_session_has_failed_whatever_it_exits_with() {
 }
 
 #[tokio::test]
+async fn who_worked_and_who_did_not_is_known_to_a_controller_that_saw_neither() {
+    for (has_worked, said_of_it) in [(false, "SuccessWithoutWorker"), (true, "LeftTooEarly")] {
+        let (api, service) = (FakeApi::default(), FakeQueue::default());
+        let on = json!({ "first-success": "continue" });
+        api.put("jobs", with_queue(json!({}), on));
+        let running = start_with(&api, service.clone(), prompt());
+        let pods = api.until("two Pods", |api| live(api, 2)).await;
+        running.kill().await;
+        // Both come and go unseen; the queue has given leases either way.
+        work(&service, &pods[..1], 1);
+        if has_worked {
+            let name = format!("uid-{}.main", pods[1]);
+            service.lock().had_sessions.insert(name);
+        }
+        api.finish(&pods[1], 0);
+        let running = start_with(&api, service.clone(), prompt());
+        api.until("judged", |api| said(api, said_of_it)).await;
+        api.until("replaced", |api| live(api, 2)).await;
+        let counter = if has_worked { "succeeded" } else { "failed" };
+        assert_eq!(api.get("jobs", "work").unwrap()["status"][counter], 1);
+        let polls = service.lock().polls;
+        let later = |_: &FakeApi| (service.lock().polls > polls + 5).then_some(());
+        api.until("some more looks", later).await;
+        assert_eq!(service.lock().asked_of_workers, 1, "the answer is final");
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_works_under_a_name_of_its_users_is_taken_at_its_word() {
+    let (api, service) = (FakeApi::default(), FakeQueue::default());
+    let mut with = with_queue(json!({}), json!({ "first-success": "continue" }));
+    with["spec"]["template"]["spec"]["containers"][0]["env"] =
+        json!([{ "name": "GANGLINE_WORKER", "value": "mine" }]);
+    api.put("jobs", with);
+    let running = start_with(&api, service.clone(), prompt());
+    let pods = api.until("two Pods", |api| live(api, 2)).await;
+    api.finish(&pods[0], 0);
+    api.until("judged", |api| said(api, "LeftTooEarly")).await;
+    assert_eq!(said(&api, "SuccessWithoutWorker"), None);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_queue_that_is_deleted_or_replaced_fails_the_job() {
     for (is_replaced, reason) in [(false, "QueueDeleted"), (true, "QueueReplaced")] {
         let (api, service) = (FakeApi::default(), FakeQueue::default());
@@ -344,6 +389,39 @@ async fn a_job_of_the_same_name_on_an_old_queue_is_told_so() {
         .await;
     assert_eq!(reason_of(&api, "Failed").unwrap(), "QueueAlreadyOver");
     assert_eq!(api.pods_made().len(), made);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_made_anew_within_the_second_of_its_queue_is_told_so_too() {
+    let (api, service) = (FakeApi::default(), FakeQueue::default());
+    // Both Jobs and the queue are of the same second.
+    let of_that_second = |uid: &str| {
+        let mut job = with_queue(json!({}), json!({}));
+        job["metadata"]["uid"] = uid.into();
+        job["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        job
+    };
+    api.put("jobs", of_that_second("job-uid"));
+    let running = start(&api, service.clone());
+    api.until("two Pods", |api| live(api, 2)).await;
+    {
+        let mut state = service.lock();
+        let status = state.status.as_mut().unwrap();
+        status.created_at = Timestamp(1_767_225_600_200);
+    }
+    service.end(EndPhase::Drained, StopOutcome::Success);
+    {
+        let mut state = service.lock();
+        let certificate = state.status.as_mut().unwrap().certificate.as_mut();
+        certificate.unwrap().ended_at = Timestamp(1_767_225_600_400);
+    }
+    finish_all(&api, "Complete").await;
+    api.remove("jobs", "work");
+    api.put("jobs", of_that_second("another-uid"));
+    api.until("failed", |api| has_condition(api, "Failed"))
+        .await;
+    assert_eq!(reason_of(&api, "Failed").unwrap(), "QueueAlreadyOver");
     running.stop().await;
 }
 
@@ -410,12 +488,14 @@ async fn a_service_that_is_away_in_any_phase_changes_nothing_about_the_end() {
         }
         if phase == "after the first success" {
             away(true).await;
+            // Nobody can say whether it had worked: it does not count yet.
             api.finish(&pods[0], 0);
-            let counted = |api: &FakeApi| {
+            let noticed = |api: &FakeApi| {
                 let job = api.get("jobs", "work")?;
-                (job["status"]["succeeded"] == 1).then_some(())
+                (job["status"]["active"] == 1).then_some(job["status"].clone())
             };
-            api.until("counted", counted).await;
+            let status = api.until("noticed", noticed).await;
+            assert_eq!(status["succeeded"].as_u64().unwrap_or(0), 0, "{phase}");
             assert_eq!(reason_of(&api, "SuccessCriteriaMet"), None, "{phase}");
             away(false).await;
             api.until("announced", |api| reason_of(api, "SuccessCriteriaMet"))

@@ -3,18 +3,22 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use gangline_controller::api::names::{BUILT_IN_CONTROLLER, TRACKING_FINALIZER};
-use gangline_controller::api::{Job, JobStatus, Pod, PodPhase, Time};
+use gangline_controller::api::names::{
+    BUILT_IN_CONTROLLER, FIRST_SUCCESS, QUEUE_UID, TRACKING_FINALIZER,
+};
+use gangline_controller::api::{CompletionMode, Job, JobStatus, Pod, PodPhase, Time};
 use gangline_controller::plan::account::Outcome;
 use gangline_controller::plan::conditions;
 use gangline_controller::plan::queue::{Forgiven, WorkerSettings};
-use gangline_controller::plan::tally::Tally;
+use gangline_controller::plan::tally::{Tally, completions, has_valid_index};
 use gangline_controller::plan::{
-    BackoffRecord, FinalizerFirst, Observed, Plan, QueueView, RetryDelay, Scope, account, plan,
+    BackoffRecord, FinalizerFirst, GonePod, Observed, Plan, QueueAction, QueueView, RetryDelay,
+    Scope, account, plan,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::queue::Queue;
 use super::status_rules;
 
 /// When the controller is stopped.
@@ -42,9 +46,22 @@ pub(crate) struct World {
     succeeded: i32,
     failed: i32,
     succeeded_indexes: BTreeSet<u32>,
+    /// The queue that the Job names, if it does.
+    pub(crate) queue: Option<Queue>,
+    forgiven: Forgiven,
+    gone: Vec<GonePod>,
 }
 
 impl World {
+    /// A Job that names a queue.
+    pub(crate) fn with_queue(spec: &Value, annotations: &Value) -> Self {
+        let mut world = Self::new(spec);
+        let annotations = serde_json::from_value(annotations.clone()).unwrap();
+        world.job.metadata.annotations = Some(annotations);
+        world.queue = Some(Queue::new(world.now));
+        world
+    }
+
     pub(crate) fn new(spec: &Value) -> Self {
         let mut job = json!({
             "metadata": { "name": "j", "namespace": "default", "uid": "job" },
@@ -74,6 +91,36 @@ impl World {
             succeeded: 0,
             failed: 0,
             succeeded_indexes: BTreeSet::new(),
+            queue: None,
+            forgiven: Forgiven::default(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// A running Pod says something to its queue.
+    pub(crate) fn work(&mut self, pod: usize, act: impl FnOnce(&mut Queue, &str, Timestamp)) {
+        let is_running = |pod: &&Pod| pod.status.phase == Some(PodPhase::Running);
+        if let (Some(queue), Some(pod)) = (&mut self.queue, self.pods.get(pod).filter(is_running)) {
+            act(queue, pod.uid(), self.now);
+        }
+    }
+
+    /// Something happens to the queue from outside.
+    pub(crate) fn on_queue(&mut self, act: impl FnOnce(&mut Queue, Timestamp)) {
+        if let Some(queue) = &mut self.queue {
+            act(queue, self.now);
+        }
+    }
+
+    /// An elastic Indexed Job gets another size; others stay as they are.
+    pub(crate) fn scale(&mut self, size: i32) {
+        let spec = &mut self.job.spec;
+        let is_elastic = self.job.status.conditions.is_empty()
+            && spec.success_policy.is_none()
+            && spec.completions.is_some()
+            && spec.completions == spec.parallelism;
+        if is_elastic && spec.completion_mode == Some(CompletionMode::Indexed) {
+            (spec.completions, spec.parallelism) = (Some(size), Some(size));
         }
     }
 
@@ -85,7 +132,17 @@ impl World {
         self.job.spec.suspend = Some(suspend);
     }
 
+    /// A Job that was elastic is looked at first: the successes of one that is not elastic must not
+    /// become fewer, so an API server refuses what would follow from a smaller size and another
+    /// parallelism at once.
     pub(crate) fn set_parallelism(&mut self, parallelism: i32) {
+        let spec = &self.job.spec;
+        if spec.parallelism == Some(parallelism) {
+            return;
+        }
+        if self.job.is_indexed() && spec.completions == spec.parallelism {
+            self.sync(Stop::Never);
+        }
         self.job.spec.parallelism = Some(parallelism);
     }
 
@@ -137,6 +194,8 @@ impl World {
         let observed = self.observe();
         if self.carry_out(&observed).is_err() {
             self.backoff = BackoffRecord::default();
+            self.forgiven = Forgiven::default();
+            self.gone.clear();
         }
         self.collect();
     }
@@ -154,9 +213,12 @@ impl World {
             removals_in_flight: HashSet::new(),
             backoff: self.backoff,
             retry_delay: RetryDelay::default(),
-            queue: QueueView::Unread,
-            gone: Vec::new(),
-            forgiven: Forgiven::default(),
+            queue: self
+                .queue
+                .as_ref()
+                .map_or(QueueView::Unread, |queue| queue.view(&self.pods)),
+            gone: self.gone.clone(),
+            forgiven: self.forgiven,
             workers: WorkerSettings::default(),
             seed: self.pods_made,
         }
@@ -170,6 +232,19 @@ impl World {
     fn carry_out(&mut self, observed: &Observed) -> Result<(), Stopped> {
         let plan = plan(observed, self.now);
         self.check_plan(&plan);
+        for action in &plan.queue_actions {
+            self.write()?;
+            if let QueueAction::Latch(uid) = action {
+                let annotations = self.job.metadata.annotations.get_or_insert_default();
+                annotations.insert(QUEUE_UID.into(), uid.to_string());
+            }
+            let now = self.now;
+            self.on_queue(|queue, _| queue.carry_out(action, now));
+        }
+        let observed = &Observed {
+            job: Arc::new(self.job.clone()),
+            ..observed.clone()
+        };
         let mut outcome = Outcome::default();
         for deletion in &plan.delete {
             let uid = deletion.pod.uid();
@@ -205,6 +280,7 @@ impl World {
             self.write()?;
             self.write_status(status);
         }
+        self.forgiven = plan.basis.forgiven;
         Ok(())
     }
 
@@ -227,6 +303,9 @@ impl World {
             .clone()
             .unwrap_or_default();
         let is_listed = listed.failed.iter().any(|uid| uid == pod.uid());
+        if !is_listed && !has_valid_index(&self.job, pod) {
+            return;
+        }
         if pod.has_succeeded() && !is_listed {
             self.succeeded += 1;
             self.succeeded_indexes.extend(pod.completion_index());
@@ -272,10 +351,18 @@ impl World {
 
     /// Objects of deleted Pods go when nothing runs and nothing holds them.
     fn collect(&mut self) {
+        let gone = &mut self.gone;
         self.pods.retain(|pod| {
             let is_held = pod.is_tracked();
             let runs = pod.status.phase == Some(PodPhase::Running);
-            !pod.is_deleting() || is_held || runs
+            let stays = !pod.is_deleting() || is_held || runs;
+            if !stays {
+                gone.push(GonePod {
+                    uid: pod.uid().to_owned(),
+                    counted: false,
+                });
+            }
+            stays
         });
     }
 
@@ -290,6 +377,11 @@ impl World {
             "the API refuses {refused:?}: {status:#?}"
         );
         self.job.status = status.clone();
+        // What lies beyond the size of an elastic Job is forgotten, and would be done anew.
+        if self.job.is_indexed() {
+            let completions = completions(&self.job);
+            self.succeeded_indexes.retain(|index| *index < completions);
+        }
     }
 
     /// Holds the counts that every decision is made on against the truth.
@@ -299,10 +391,13 @@ impl World {
         let holds = |uids: &[String], pod: &Pod| uids.iter().any(|uid| uid == pod.uid());
         let tracked = || self.pods.iter().filter(|pod| pod.is_tracked());
         let succeeds = |pod: &&Pod| {
-            holds(&list.succeeded, pod) || (pod.has_succeeded() && !holds(&list.failed, pod))
+            let is_success = pod.has_succeeded() && self.is_true_success(pod);
+            holds(&list.succeeded, pod) || (is_success && !holds(&list.failed, pod))
         };
         let fails = |pod: &&Pod| {
-            holds(&list.failed, pod) || (self.has_failed(pod) && !self.is_ignored(pod))
+            let is_failure = self.has_failed(pod) || self.is_false_success(pod, &list.succeeded);
+            let counts = is_failure && !self.is_ignored(pod) && has_valid_index(&self.job, pod);
+            holds(&list.failed, pod) || counts
         };
         if !self.job.is_indexed() {
             let succeeded =
@@ -314,6 +409,24 @@ impl World {
         }
         let failed = usize::try_from(self.failed).unwrap() + tracked().filter(fails).count();
         assert_eq!(tally.failed, failed as u64, "failures: tally and truth");
+    }
+
+    /// Tells whether a Pod that exited 0 is known to have worked, where that matters.
+    fn is_true_success(&self, pod: &Pod) -> bool {
+        let Some(queue) = &self.queue else {
+            return true;
+        };
+        match queue.view(&self.pods) {
+            QueueView::Unavailable(_) => conditions::announced(&self.job).is_some(),
+            QueueView::Seen(seen) => !seen.never_worked.contains(pod.uid()),
+            QueueView::Unread | QueueView::Missing => true,
+        }
+    }
+
+    fn is_false_success(&self, pod: &Pod, listed: &[String]) -> bool {
+        let is_listed = listed.iter().any(|uid| uid == pod.uid());
+        let is_away = self.queue.as_ref().is_some_and(Queue::is_away);
+        pod.has_succeeded() && !is_listed && !is_away && !self.is_true_success(pod)
     }
 
     fn has_failed(&self, pod: &Pod) -> bool {
@@ -333,6 +446,9 @@ impl World {
         if plan.skip.is_none() {
             self.check_tally(&plan.basis.tally);
         }
+        if let Some(queue) = &self.queue {
+            queue.check_plan(&self.job, &self.pods, plan);
+        }
         let created = plan.create.iter().map(Vec::len).sum::<usize>();
         assert!(
             created == 0 || plan.delete.is_empty(),
@@ -349,11 +465,14 @@ impl World {
             "more Pods than parallelism allows"
         );
         match self.job.spec.completions {
-            Some(completions) => {
+            Some(completions) if self.queue.is_none() => {
                 let all = after + i64::try_from(tally.succeeded).unwrap();
                 assert!(all <= i64::from(completions), "more Pods than completions");
             }
-            None => assert_eq!(tally.succeeded, 0, "a Pod is made after the first success"),
+            Some(_) | None => assert!(
+                tally.succeeded == 0 || self.replaces_successes(),
+                "a Pod is made after the first success"
+            ),
         }
         let indexes = plan
             .create
@@ -375,6 +494,11 @@ impl World {
         assert_eq!(distinct.len(), taken.len(), "two Pods of one index");
     }
 
+    /// Tells whether a Pod that leaves before its queue is over has left too early.
+    fn replaces_successes(&self) -> bool {
+        self.job.annotation(FIRST_SUCCESS) == Some("continue")
+    }
+
     /// The books and the status agree after every step, whatever was stopped where.
     pub(crate) fn check(&self) {
         let status = &self.job.status;
@@ -393,17 +517,22 @@ impl World {
             "failures: status and truth"
         );
         if self.job.is_indexed() {
-            let completions = gangline_controller::plan::tally::completions(&self.job);
+            let completions = completions(&self.job);
             let text = status.completed_indexes.as_deref().unwrap_or_default();
             let completed = gangline_controller::plan::indexes::Indexes::parse(text, completions);
-            for index in &self.succeeded_indexes {
+            let known = || {
+                self.succeeded_indexes
+                    .iter()
+                    .filter(|index| **index < completions)
+            };
+            for index in known() {
                 assert!(completed.contains(*index), "index {index} is forgotten");
             }
             let tracked = self
                 .pods
                 .iter()
                 .filter(|pod| pod.is_tracked() && pod.has_succeeded());
-            let known = self.succeeded_indexes.iter().copied();
+            let known = known().copied();
             let true_ones: BTreeSet<u32> = known
                 .chain(tracked.filter_map(|pod| pod.completion_index()))
                 .collect();
@@ -435,15 +564,35 @@ impl World {
                 );
                 return;
             }
+            self.work_on();
             let now = self.now;
+            let may_leave = self.queue.as_ref().is_none_or(Queue::is_over)
+                || conditions::announced(&self.job).is_some();
             for pod in self.pods.iter_mut().filter(|pod| !pod.is_terminal()) {
-                end(pod, 0, now);
+                if may_leave {
+                    end(pod, 0, now);
+                } else if pod.is_deleting() {
+                    end(pod, 143, now);
+                }
             }
             self.collect();
             // Longer than any delay.
             self.wait(700);
         }
         panic!("the Job never ends: {self:#?}");
+    }
+
+    /// The service is back, nothing more is pushed, and every Pod works.
+    fn work_on(&mut self) {
+        self.on_queue(|queue, now| {
+            queue.go_away(false);
+            queue.seal(now);
+        });
+        for pod in 0..self.pods.len() {
+            self.start(pod);
+            self.work(pod, Queue::lease);
+            self.work(pod, |queue, pod, now| queue.settle(pod, true, now));
+        }
     }
 
     /// Nothing happens outside, so soon nothing happens inside.

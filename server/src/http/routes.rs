@@ -134,7 +134,7 @@ const COUNT: &str = r#"{"type":"integer","minimum":0,"maximum":18446744073709551
 const FLAG: &str = r#"{"type":"boolean"}"#;
 
 /// All calls of the API, by path. The page for people is not among them.
-pub static ROUTES: [Route; 31] = [
+pub static ROUTES: [Route; 32] = [
     route(
         "GET",
         "/healthz",
@@ -362,6 +362,14 @@ pub static ROUTES: [Route; 31] = [
         "Open sessions, and what they hold",
         Nothing,
         Gives::Json("WorkerList"),
+    ),
+    route(
+        "GET",
+        "/v1/queues/{queue}/workers/{name}",
+        Look,
+        "Whether a worker ever had a session, and the one that it has",
+        Nothing,
+        Gives::Json("WorkerRecord"),
     ),
     route(
         "POST",

@@ -196,6 +196,13 @@ pub(super) async fn list(State(app): State<App>, InQueue(queue): InQueue) -> Ans
     }
 }
 
+pub(super) async fn look(State(app): State<App>, InWorker(queue, worker): InWorker) -> Answer {
+    match app.service.query(Query::Worker { queue, worker }).await? {
+        Reply::Worker(record) => Ok(reply(&record)),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
 #[derive(Serialize)]
 struct RevokeReply {
     /// The session that ended; absent when none was open.

@@ -4,7 +4,7 @@ use gangline_protocol::item::{OutOfBounds, ResultView};
 use gangline_protocol::{
     Certificate, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem, PushReply,
     QueueName, QueueStatus, QueueUid, SessionId, SettingsPatch, StopOutcome, WorkerName,
-    WorkerView,
+    WorkerRecord, WorkerView,
 };
 
 /// What comes in with every command: the time, and a random number to draw others from.
@@ -179,6 +179,13 @@ pub enum Query {
         /// The queue.
         queue: QueueName,
     },
+    /// What is known of one worker.
+    Worker {
+        /// The queue.
+        queue: QueueName,
+        /// Its name.
+        worker: WorkerName,
+    },
     /// How far a stream under an `Idempotency-Key` was taken.
     Stream {
         /// The queue.
@@ -211,6 +218,8 @@ pub enum Reply {
     Results(Vec<ResultView>),
     /// To a look at the workers.
     Workers(Vec<WorkerView>),
+    /// To a look at one worker.
+    Worker(Box<WorkerRecord>),
     /// To a look at a stream.
     Stream(Option<StreamState>),
     /// To a tick.

@@ -194,6 +194,10 @@ impl Queues {
                 Ok(Reply::Results(self.find(&queue)?.result_views(cursor, max)))
             }
             Query::Workers { queue } => Ok(Reply::Workers(self.find(&queue)?.worker_views())),
+            Query::Worker { queue, worker } => {
+                let record = self.find(&queue)?.worker_record(worker);
+                Ok(Reply::Worker(Box::new(record)))
+            }
             Query::Stream { queue, key } => {
                 let batch = self.batch(now_ms, &queue, &key);
                 let stream = batch.and_then(|batch| match &batch.taken {

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::PAGE_ROWS_MAX;
 use gangline_protocol::{
-    ItemId, ItemState, ItemView, LeaseNumber, QueueStatus, Timestamp, WorkerView,
+    ItemId, ItemState, ItemView, LeaseNumber, QueueStatus, SessionId, Timestamp, WorkerName,
+    WorkerRecord, WorkerView,
 };
 
 use super::items::{Found, Item, Place};
+use super::sessions::Session;
 use super::state::Queue;
 
 impl Queue {
@@ -137,18 +139,32 @@ impl Queue {
     }
 
     pub(super) fn worker_views(&self) -> Vec<WorkerView> {
-        let views = self.sessions.by_worker().map(|(id, session)| WorkerView {
-            worker: session.worker.clone(),
-            session: id,
-            holds: u32::try_from(session.holds.len()).unwrap_or(u32::MAX),
-            done: session.done,
-            opened_at: Timestamp(session.opened_ms),
-            idle_since: session
-                .holds
-                .is_empty()
-                .then_some(Timestamp(session.idle_since_ms)),
-        });
-        views.collect()
+        let sessions = self.sessions.by_worker();
+        sessions
+            .map(|(id, session)| worker_view(id, session))
+            .collect()
+    }
+
+    pub(super) fn worker_record(&self, name: WorkerName) -> WorkerRecord {
+        let id = self.sessions.of_worker(&name);
+        let session = id.and_then(|id| Some(worker_view(id, self.sessions.get(id)?)));
+        WorkerRecord {
+            had_session: self.sessions.had_session(&name),
+            session,
+            name,
+        }
+    }
+}
+
+fn worker_view(id: SessionId, session: &Session) -> WorkerView {
+    let is_idle = session.holds.is_empty();
+    WorkerView {
+        worker: session.worker.clone(),
+        session: id,
+        holds: u32::try_from(session.holds.len()).unwrap_or(u32::MAX),
+        done: session.done,
+        opened_at: Timestamp(session.opened_ms),
+        idle_since: is_idle.then_some(Timestamp(session.idle_since_ms)),
     }
 }
 

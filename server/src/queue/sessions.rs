@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use gangline_protocol::limits::SETTLE_ANSWERS_MAX;
+use gangline_protocol::limits::{SETTLE_ANSWERS_MAX, WORKERS_REMEMBERED_MAX};
 use gangline_protocol::{ItemId, SessionEnd, SessionId, SettleOutcome, WorkerName};
 
 /// Ended sessions whose end is still told apart from "unknown", and whose first call from a new one.
@@ -86,6 +86,32 @@ pub(super) struct Sessions {
     by_worker: BTreeMap<WorkerName, SessionId>,
     by_deadline: BTreeSet<(u64, SessionId)>,
     ended: VecDeque<EndedSession>,
+    remembered: Remembered,
+}
+
+/// Names of workers that had a session, in the order in which their last one ended.
+#[derive(Debug, Clone, Default)]
+struct Remembered {
+    by_name: HashMap<WorkerName, u64>,
+    by_order: BTreeMap<u64, WorkerName>,
+}
+
+impl Remembered {
+    fn add(&mut self, worker: WorkerName) {
+        let order = self
+            .by_order
+            .last_key_value()
+            .map_or(0, |(last, _)| last + 1);
+        if let Some(before) = self.by_name.insert(worker.clone(), order) {
+            self.by_order.remove(&before);
+        }
+        self.by_order.insert(order, worker);
+        if self.by_order.len() > WORKERS_REMEMBERED_MAX
+            && let Some((_, forgotten)) = self.by_order.pop_first()
+        {
+            self.by_name.remove(&forgotten);
+        }
+    }
 }
 
 impl Sessions {
@@ -122,6 +148,7 @@ impl Sessions {
         self.by_deadline.remove(&(session.deadline, id));
         self.by_worker.remove(&session.worker);
         let first_call = session.nonce.map(|nonce| (session.worker.clone(), nonce));
+        self.remembered.add(session.worker.clone());
         self.remember_ended(EndedSession {
             id,
             end,
@@ -140,6 +167,23 @@ impl Sessions {
             self.ended.pop_front();
         }
         self.ended.push_back(ended);
+    }
+
+    /// Tells whether a worker ever had a session, if that is still known.
+    pub(super) fn had_session(&self, worker: &WorkerName) -> Option<bool> {
+        if self.by_worker.contains_key(worker) || self.remembered.by_name.contains_key(worker) {
+            return Some(true);
+        }
+        (self.remembered.by_order.len() < WORKERS_REMEMBERED_MAX).then_some(false)
+    }
+
+    /// Returns the workers whose last session has ended, the longest ago first.
+    pub(super) fn remembered(&self) -> impl Iterator<Item = &WorkerName> {
+        self.remembered.by_order.values()
+    }
+
+    pub(super) fn remember_worker(&mut self, worker: WorkerName) {
+        self.remembered.add(worker);
     }
 
     /// Returns how a session that is not open ended.

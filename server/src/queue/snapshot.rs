@@ -40,6 +40,8 @@ enum Content {
     Items(u32, Vec<SlotPart>),
     Keys(u32, Vec<(KeyHash, u64)>),
     Results(u32, Vec<ResultPart>),
+    /// Workers whose last session has ended, the longest ago first.
+    Remembered(u32, Vec<Box<str>>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,6 +194,13 @@ impl Queues {
                     });
                 }
             }
+            Content::Remembered(number, workers) => {
+                let queue = self.numbered(number)?;
+                for worker in workers {
+                    let worker = worker.parse().map_err(|error| format!("{error}"))?;
+                    queue.sessions.remember_worker(worker);
+                }
+            }
         }
         Ok(())
     }
@@ -236,8 +245,14 @@ impl Queue {
             }
             (!rows.is_empty()).then_some(Content::Results(number, rows))
         });
+        let mut names = self.sessions.remembered().map(|name| name.as_str().into());
+        let remembered = std::iter::from_fn(move || {
+            let rows: Vec<Box<str>> = names.by_ref().take(PART_ROWS).collect();
+            (!rows.is_empty()).then_some(Content::Remembered(number, rows))
+        });
         std::iter::once(head)
             .chain(sessions)
+            .chain(remembered)
             .chain(items)
             .chain(keys)
             .chain(results)

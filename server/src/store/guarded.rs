@@ -229,6 +229,7 @@ fn queue_looked_at(query: &Query) -> Option<&QueueName> {
         | Query::Items { queue, .. }
         | Query::Results { queue, .. }
         | Query::Workers { queue }
+        | Query::Worker { queue, .. }
         | Query::Stream { queue, .. } => Some(queue),
         Query::List => None,
     }

@@ -117,6 +117,7 @@ cases! {
     bad_names_in_the_path_are_refused
     forms_and_other_media_types_are_refused
     workers_show_what_they_hold
+    a_worker_is_known_to_have_had_a_session_after_its_end
     results_are_resumed_by_cursor_and_followed_to_the_end
     wait_answers_at_the_end
     the_digest_is_that_of_the_results

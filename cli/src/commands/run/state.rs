@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,8 @@ pub(super) struct RunDir {
     pub(super) token: String,
     /// Made by this run without being asked for by name.
     own: bool,
+    /// Nothing in it is needed any more.
+    is_done: AtomicBool,
 }
 
 #[expect(
@@ -79,12 +82,19 @@ impl RunDir {
             path,
             token: random(),
             own,
+            is_done: AtomicBool::new(false),
         })
     }
 
-    /// Removes a directory that nobody asked for and nobody needs any more.
+    /// Says that nobody needs the directory any more.
     pub(super) fn forget_if_new(&self) {
-        if self.own {
+        self.is_done.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes a directory that nobody asked for and nobody needs any more; nobody may write into
+    /// it by now.
+    pub(super) fn close(self) {
+        if self.own && self.is_done.into_inner() {
             // What stays behind is only disk space.
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -4,13 +4,15 @@ use bytes::Bytes;
 use futures::stream;
 use gangline_protocol::limits::PUSH_ITEMS_MAX;
 use gangline_protocol::{
-    ErrorCode, Json, NewItem, QueueName, QueueStatus, SettingsPatch, StopOutcome, WorkerName,
-    WorkerView,
+    ErrorCode, Json, NewItem, QueueName, QueueStatus, Role, SettingsPatch, StopOutcome,
+    TokenRequest, WorkerName, WorkerView,
 };
 use gangline_worker::{Client, ClientError};
 use serde_json::value::RawValue;
 
-use super::{Answer, Fill, QueueService, ServiceError};
+use super::token::TokenKey;
+use super::{Answer, Fill, QueueService, ServiceError, TOKEN_LIFE};
+use crate::api::Job;
 
 /// Who ends a queue that a Job's first success stops.
 const STOPPED_BY: &str = "controller";
@@ -19,17 +21,19 @@ const STOPPED_BY: &str = "controller";
 #[derive(Debug, Clone)]
 pub struct HttpQueueService {
     client: Client,
-    /// What the workers of every Job show.
-    worker_token: Option<String>,
+    /// What the tokens of workers are derived from; without it they need none.
+    key: Option<TokenKey>,
 }
 
 impl HttpQueueService {
-    /// Makes it of a client, and the token that workers are to show.
+    /// Makes it of a client and the token that this one shows. Without a token the service is
+    /// taken to ask for none; else the token has to be an admin's, and the workers of each Job get
+    /// one of their own, which is derived from it.
     #[must_use]
-    pub fn new(client: Client, worker_token: Option<String>) -> Self {
+    pub fn new(client: Client, token: Option<&str>) -> Self {
         Self {
             client,
-            worker_token,
+            key: token.map(TokenKey::new),
         }
     }
 }
@@ -136,7 +140,37 @@ impl QueueService for HttpQueueService {
         }
     }
 
-    async fn worker_token(&self, _: &QueueName, _: &str) -> Answer<Option<String>> {
-        Ok(self.worker_token.clone())
+    async fn had_session(&self, queue: &QueueName, worker: &WorkerName) -> Answer<Option<bool>> {
+        Ok(self.client.worker(queue, worker).await?.had_session)
+    }
+
+    async fn register_token(&self, queue: &QueueName, job: &Job) -> Answer<Option<String>> {
+        let Some(key) = &self.key else {
+            return Ok(None);
+        };
+        let (token, hash) = key.derive(queue, job.uid());
+        let note = format!("workers of Job {}/{}", job.namespace(), job.name());
+        let life = u64::try_from(TOKEN_LIFE.as_millis()).unwrap_or(u64::MAX);
+        let request = TokenRequest {
+            roles: vec![Role::Worker],
+            namespace: None,
+            queue: Some(queue.clone()),
+            expires_in_ms: Some(life),
+            note: Some(note.into()),
+            hash: Some(hash),
+        };
+        self.client.create_token(&request).await?;
+        Ok(Some(token))
+    }
+
+    async fn revoke_token(&self, queue: &QueueName, job_uid: &str) -> Answer<()> {
+        let Some(key) = &self.key else {
+            return Ok(());
+        };
+        let (_, hash) = key.derive(queue, job_uid);
+        match self.client.revoke_token(hash.id()).await {
+            Err(error) if error.code() != Some(ErrorCode::TokenNotFound) => Err(error.into()),
+            Err(_) | Ok(_) => Ok(()),
+        }
     }
 }

@@ -19,23 +19,18 @@ pub struct WorkerSettings {
     /// Its URL.
     pub url: String,
     /// The token that they show.
-    pub token: Option<TokenSource>,
+    pub token: Option<TokenSecret>,
     /// What runs a command that knows nothing of queues.
     pub wrapper: Wrapper,
 }
 
-/// Where a worker's token comes from.
+/// The place of a worker's token in a Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenSource {
-    /// It stands in the Pod itself.
-    Value(String),
-    /// It stands in a secret.
-    Secret {
-        /// The secret.
-        name: String,
-        /// The key in it.
-        key: String,
-    },
+pub struct TokenSecret {
+    /// The Secret.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
 }
 
 /// What runs a command that knows nothing of queues.
@@ -72,12 +67,9 @@ pub fn equip(template: &mut Template, spec: &QueueSpec, settings: &WorkerSetting
         json!({ "name": ENV_GRACE_SECONDS, "value": grace.to_string() }),
         json!({ "name": ENV_POD_UID, "valueFrom": { "fieldRef": { "fieldPath": "metadata.uid" } } }),
     ];
-    entries.extend(settings.token.as_ref().map(|token| match token {
-        TokenSource::Value(value) => json!({ "name": ENV_TOKEN, "value": value }),
-        TokenSource::Secret { name, key } => json!({
-            "name": ENV_TOKEN,
-            "valueFrom": { "secretKeyRef": { "name": name, "key": key } },
-        }),
+    entries.extend(settings.token.as_ref().map(|TokenSecret { name, key }| {
+        let place = json!({ "name": name, "key": key });
+        json!({ "name": ENV_TOKEN, "valueFrom": { "secretKeyRef": place } })
     }));
     for container in containers(template.spec_mut()) {
         let name = container["name"].as_str().unwrap_or_default().to_owned();
@@ -87,6 +79,21 @@ pub fn equip(template: &mut Template, spec: &QueueSpec, settings: &WorkerSetting
         let worker = format!("$({ENV_POD_UID}).{name}");
         add_env_entry(container, &json!({ "name": ENV_WORKER, "value": worker }));
     }
+}
+
+/// Tells whether the user has the Pods of `template` work under another name, on another queue or
+/// with another service: then nothing is known of their sessions.
+#[must_use]
+pub fn is_worker_elsewhere(template: &Value) -> bool {
+    let list = |value: &Value, field: &str| value[field].as_array().cloned().unwrap_or_default();
+    let containers = list(&template["spec"], "containers");
+    let mut entries = containers
+        .iter()
+        .flat_map(|container| list(container, "env"));
+    entries.any(|entry| {
+        let name = entry["name"].as_str().unwrap_or_default();
+        [ENV_URL, ENV_QUEUE, ENV_WORKER].contains(&name)
+    })
 }
 
 fn containers(spec: &mut Value) -> impl Iterator<Item = &mut Value> {

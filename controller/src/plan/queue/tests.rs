@@ -127,6 +127,7 @@ fn snapshot(phase: Phase, counts: Counts) -> QueueSnapshot {
         },
         workers: Vec::new(),
         never_worked: HashSet::new(),
+        outlived_a_job: false,
     }
 }
 
@@ -198,7 +199,10 @@ fn observed(job: Job, pods: Vec<Arc<Pod>>, queue: QueueView) -> Observed {
         forgiven: Forgiven::default(),
         workers: WorkerSettings {
             url: "http://queue:4264".into(),
-            token: Some(TokenSource::Value("secret".into())),
+            token: Some(TokenSecret {
+                name: "the-secret".into(),
+                key: "token".into(),
+            }),
             wrapper: Wrapper::Path("/bin/gangline".into()),
         },
         seed: 1,

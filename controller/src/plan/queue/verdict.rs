@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use gangline_protocol::{Certificate, EndCause, EndPhase, QueueStatus, QueueUid, StopOutcome};
+use gangline_protocol::{Certificate, EndCause, EndPhase, QueueUid, StopOutcome};
 use jiff::{SignedDuration, Timestamp};
 
 use super::annotations::QueueSpec;
-use super::{QueueView, latched_uid};
+use super::{QueueSnapshot, QueueView, latched_uid};
 use crate::api::{Job, JobCondition};
 use crate::plan::conditions::Verdict;
 
@@ -52,7 +52,7 @@ pub fn verdict(job: &Job, spec: &QueueSpec, view: &QueueView) -> Option<Verdict>
                 return Some(replaced(spec, uid, status.uid));
             }
             let certificate = status.certificate.as_ref()?;
-            if latched.is_none() && was_over_before(job, status, certificate) {
+            if latched.is_none() && was_over_before(job, seen, certificate) {
                 return Some(already_over(spec, certificate));
             }
             Some(over(spec, certificate))
@@ -70,15 +70,17 @@ fn replaced(spec: &QueueSpec, began_with: QueueUid, is_now: QueueUid) -> Verdict
 
 /// Creation times of Jobs are whole seconds, so what ended within that second came before.
 ///
-/// A queue that was made in that second or later was made for this Job.
-fn was_over_before(job: &Job, status: &QueueStatus, certificate: &Certificate) -> bool {
+/// A queue that was made in that second or later was made for this Job, unless one that worked on
+/// it is gone already: then this one has its name from that one.
+fn was_over_before(job: &Job, seen: &QueueSnapshot, certificate: &Certificate) -> bool {
     let Some(created) = &job.metadata.creation_timestamp else {
         return false;
     };
     let created_ms = u64::try_from(created.0.as_second())
         .unwrap_or(0)
         .saturating_mul(1_000);
-    certificate.ended_at.0 < created_ms + 1_000 && status.created_at.0 < created_ms
+    let is_older = seen.status.created_at.0 < created_ms || seen.outlived_a_job;
+    certificate.ended_at.0 < created_ms + 1_000 && is_older
 }
 
 fn already_over(spec: &QueueSpec, certificate: &Certificate) -> Verdict {

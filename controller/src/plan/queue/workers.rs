@@ -20,6 +20,12 @@ pub fn pod_uid(worker: &WorkerName) -> Option<&str> {
     Some(uid)
 }
 
+/// Returns the names of a Pod's workers, one for each container.
+pub fn of_pod(pod: &Pod) -> impl Iterator<Item = WorkerName> {
+    let names = pod.spec.containers.iter();
+    names.filter_map(|container| format!("{}.{}", pod.uid(), container.name).parse().ok())
+}
+
 /// Returns how many items each Pod holds that has a session.
 #[must_use]
 pub fn holdings(workers: &[WorkerView]) -> HashMap<&str, u64> {

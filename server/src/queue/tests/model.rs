@@ -17,8 +17,8 @@ use std::fmt::Debug;
 use gangline_protocol::{ItemId, ItemState, QueueName};
 use proptest::prelude::*;
 
-use self::callers::Caller;
-use self::moves::{Move, moves};
+use self::callers::{Caller, label};
+use self::moves::{Move, WORKERS, moves};
 use self::rules::{Model, Now};
 use super::world::World;
 use crate::queue::{Command, Query, Refusal, Reply};
@@ -59,6 +59,15 @@ impl Pair {
                 see(Query::Workers { queue: name() }),
                 Reply::Workers(queue.worker_views()),
             );
+            // One that nobody goes by is among them.
+            for worker in (0..=2 * WORKERS as u8).step_by(2).map(label) {
+                let record = queue.worker_record(worker.clone());
+                let queue = name();
+                same(
+                    see(Query::Worker { queue, worker }),
+                    Reply::Worker(Box::new(record)),
+                );
+            }
             let (cursor, max) = (0, 1_000);
             let results = queue.results.clone();
             same(

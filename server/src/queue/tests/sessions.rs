@@ -1,11 +1,13 @@
 //! Sessions: how they end, what their end counts, and the poison item.
 
+use gangline_protocol::limits::WORKERS_REMEMBERED_MAX;
 use gangline_protocol::{
-    LeaseRequest, SessionEnd, SettingsPatch, SettleOutcome, SettleStatus, WaitReason,
+    ExchangeRequest, LeaseRequest, SessionEnd, SettingsPatch, SettleOutcome, SettleStatus,
+    WaitReason,
 };
 
-use super::world::{World, dog, ids, reason};
-use crate::queue::Signal;
+use super::world::{World, dog, ids, q, reason, restored};
+use crate::queue::{Command, Effects, Input, Reply, Signal};
 
 #[test]
 fn a_session_that_is_not_heard_of_ends_and_its_items_are_ready_at_once() {
@@ -224,4 +226,78 @@ fn a_late_repeat_of_a_first_call_opens_no_second_session() {
         world.restart(from_snapshot);
     }
     assert_eq!(world.status().counts.leased, 1);
+}
+
+#[test]
+fn a_worker_that_had_a_session_is_known_after_its_end_and_after_a_restart() {
+    let mut world = World::new();
+    world.fill(1);
+    let (mut gone, mut open) = (dog("gone"), dog("open"));
+    for worker in [&mut gone, &mut open] {
+        world.ask(worker, 1);
+    }
+    world.revoke(&gone, false);
+    for from_snapshot in [false, true] {
+        let known = |name: &str| {
+            let record = world.worker(name);
+            (record.had_session, record.session.is_some())
+        };
+        assert_eq!(known("gone"), (Some(true), false));
+        assert_eq!(known("open"), (Some(true), true));
+        assert_eq!(known("nobody"), (Some(false), false));
+        world.restart(from_snapshot);
+    }
+}
+
+#[test]
+fn only_so_many_workers_are_known_those_whose_session_ended_last() {
+    let mut world = World::new();
+    world.fill(1);
+    let mut old = dog("old");
+    world.ask(&mut old, 1);
+    for number in 0..=WORKERS_REMEMBERED_MAX {
+        let name = format!("w{number}");
+        // Past the world's checks, which would take a snapshot at each of thousands of steps.
+        let mut say = |random: u64, fill: &dyn Fn(&mut ExchangeRequest)| {
+            let mut request = ExchangeRequest::new(name.parse().unwrap());
+            fill(&mut request);
+            let command = Command::Exchange {
+                queue: q(),
+                request: Box::new(request),
+            };
+            let now_us = world.now_ms * 1_000;
+            let input = Input { now_us, random };
+            let reply = world.queues.apply(input, command, &mut Effects::default());
+            let Ok(Reply::Exchange(reply)) = reply else {
+                panic!("{reply:?}")
+            };
+            reply.session
+        };
+        let random = 2 * number as u64;
+        let session = say(random, &|request| {
+            request.lease = Some(LeaseRequest {
+                number: 1,
+                max: 1,
+                starting: None,
+                wait_ms: 0,
+            });
+        });
+        assert!(session.is_some());
+        say(random + 1, &|request| {
+            (request.session, request.leave) = (session, true);
+        });
+        if number == 0 {
+            assert_eq!(world.worker("nobody").had_session, Some(false));
+        }
+    }
+    world.queues = restored(&world.queues.snapshot().collect::<Vec<_>>());
+    // A name that is not there may be one that was forgotten.
+    for (name, known) in [
+        ("old", Some(true)),
+        ("w0", None),
+        ("w1", Some(true)),
+        ("nobody", None),
+    ] {
+        assert_eq!(world.worker(name).had_session, known, "{name}");
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gangline_protocol::{
     ExchangeReply, ExchangeRequest, ItemId, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem,
     NewItem, PushReply, QueueName, QueueStatus, QueueUid, SessionId, SettingsPatch, Settle,
-    SettleOutcome, SettleStatus, WaitReason, WorkerName,
+    SettleOutcome, SettleStatus, WaitReason, WorkerName, WorkerRecord,
 };
 use serde_json::value::RawValue;
 
@@ -239,6 +239,18 @@ impl World {
         self.exchange(dog, |request| request.heartbeat = Some(Default::default()))
     }
 
+    /// What is known of a worker.
+    pub(super) fn worker(&self, name: &str) -> WorkerRecord {
+        let (queue, worker) = (q(), name.parse().unwrap());
+        match self
+            .queues
+            .read(self.now_ms, Query::Worker { queue, worker })
+        {
+            Ok(Reply::Worker(record)) => *record,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub(super) fn revoke(&mut self, dog: &Dog, counted: bool) {
         let (queue, worker) = (q(), dog.name.clone());
         self.apply(Command::Revoke {
@@ -286,7 +298,7 @@ fn parts(queues: &Queues, now_ms: u64) -> Vec<Vec<u8>> {
     queues.snapshot().collect()
 }
 
-fn restored(parts: &[Vec<u8>]) -> Queues {
+pub(super) fn restored(parts: &[Vec<u8>]) -> Queues {
     let mut queues = Queues::default();
     for part in parts {
         queues.replay(postcard::from_bytes(part).unwrap()).unwrap();

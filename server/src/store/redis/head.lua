@@ -11,7 +11,7 @@ local floor, min, max -- there are no libraries yet while this one is loaded
 local names = {
   'meta', 'pages', 'blobs', 'ends', 'live', 'back', 'alone', 'delayed', 'dead', 'dedupe',
   'sessions', 'expires', 'workers', 'holds', 'answers', 'lost', 'revoked', 'limits', 'ended',
-  'results', 'gone',
+  'results', 'gone', 'remembered',
 }
 local K = { fresh = {} }
 

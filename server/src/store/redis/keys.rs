@@ -28,6 +28,7 @@
 //! | `ended` | sorted set | the last 1,024 sessions that ended and their first calls (`nonce:worker`), by order and cause |
 //! | `results` | list | `I6` id, `I2` attempt, `I6` ms it took, whether it has a key, `I2` length, key, result |
 //! | `gone` | list | heads of deleted queues of this name, newest first; for a week |
+//! | `remembered` | sorted set | workers whose last session has ended, by the order of these ends |
 //! | `batch:KEY` | string | what a push under an `Idempotency-Key` took; for 24 h, whatever becomes of the queue |
 //!
 //! A record is one byte (priority; 16: has a key, 32: a time limit, 64: `maxAttempts`, 128: a
@@ -54,11 +55,39 @@ pub(super) const QUEUES: &str = "gangline:{queues}";
 pub(super) const NEWS: &str = "gangline:news";
 
 /// The keys of a queue, in the order in which scripts get them (`names` in `head.lua`).
-const PARTS: [&str; 31] = [
-    "meta", "pages", "blobs", "ends", "live", "back", "alone", "delayed", "dead", "dedupe",
-    "sessions", "expires", "workers", "holds", "answers", "lost", "revoked", "limits", "ended",
-    "results", "gone", "fresh:0", "fresh:1", "fresh:2", "fresh:3", "fresh:4", "fresh:5", "fresh:6",
-    "fresh:7", "fresh:8", "fresh:9",
+const PARTS: [&str; 32] = [
+    "meta",
+    "pages",
+    "blobs",
+    "ends",
+    "live",
+    "back",
+    "alone",
+    "delayed",
+    "dead",
+    "dedupe",
+    "sessions",
+    "expires",
+    "workers",
+    "holds",
+    "answers",
+    "lost",
+    "revoked",
+    "limits",
+    "ended",
+    "results",
+    "gone",
+    "remembered",
+    "fresh:0",
+    "fresh:1",
+    "fresh:2",
+    "fresh:3",
+    "fresh:4",
+    "fresh:5",
+    "fresh:6",
+    "fresh:7",
+    "fresh:8",
+    "fresh:9",
 ];
 
 /// Adds the keys of a queue to a call of a script, with their number before them.

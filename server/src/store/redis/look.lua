@@ -10,6 +10,10 @@ local COUNT_OF = {
 -- Leased items that are sorted in one look.
 local HELD_AT_ONCE = 2048
 
+local function session_row(session)
+  return { session.worker, session.id, session.holds, session.done, session.opened, session.idle }
+end
+
 local function look()
   local what = ARGV[5]
 
@@ -90,13 +94,17 @@ local function look()
     local rows = {}
     for at = 2, #part[2], 2 do
       local session = session_of(part[2][at - 1])
-      if session then
-        rows[#rows + 1] = {
-          session.worker, session.id, session.holds, session.done, session.opened, session.idle,
-        }
-      end
+      if session then rows[#rows + 1] = session_row(session) end
     end
     return { 'workers', part[1], rows }
+  end
+
+  -- One worker: whether it had a session, -1 when that is not known any more; and its session.
+  if what == 'worker' then
+    local session = session_of_worker(ARGV[6])
+    if session then return { 'worker', 1, { session_row(session) } } end
+    if call('ZSCORE', K.remembered, ARGV[6]) then return { 'worker', 1, {} } end
+    return { 'worker', call('ZCARD', K.remembered) < REMEMBERED_MAX and 0 or -1, {} }
   end
 end
 

@@ -61,6 +61,13 @@ impl Inner {
                 }
             }
             Query::Workers { queue } => Ok(Reply::Workers(self.workers(&queue).await?)),
+            Query::Worker { queue, worker } => {
+                let mut cmd = self.look(&queue, "worker");
+                cmd.arg(worker.as_str());
+                let mut fields = self.must_read(&queue, &cmd, "worker").await?;
+                let record = replies::worker(&mut fields, worker)?;
+                Ok(Reply::Worker(Box::new(record)))
+            }
             Query::Stream { queue, key } => {
                 let mut cmd = self.call(Script::Look, &queue, Some(&key));
                 cmd.arg("stream");

@@ -2,7 +2,8 @@
 
 use gangline_protocol::{
     ExchangeReply, ExchangeRequest, ItemId, LeaseNumber, LeaseReply, LeasedItem, PushReply, Pushed,
-    QueueName, SessionEnd, SettleStatus, Settled, Timestamp, Wait, WaitReason, WorkerView,
+    QueueName, SessionEnd, SettleStatus, Settled, Timestamp, Wait, WaitReason, WorkerName,
+    WorkerRecord, WorkerView,
 };
 use redis::Value;
 
@@ -147,6 +148,20 @@ pub(super) fn workers(fields: &mut Fields) -> Decoded<Vec<WorkerView>> {
         });
     }
     Ok(views)
+}
+
+/// Reads what is known of the worker `name`.
+pub(super) fn worker(fields: &mut Fields, name: WorkerName) -> Decoded<WorkerRecord> {
+    let had_session = match fields.integer()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    };
+    Ok(WorkerRecord {
+        name,
+        had_session,
+        session: workers(fields)?.pop(),
+    })
 }
 
 /// Reads how far a stream was taken.

@@ -2,7 +2,7 @@
 -- settles that counted in short pages. Mirrors `sessions.rs`, `exchange.rs` and `phase.rs`.
 
 local EXPIRED, REPLACED, REVOKED, LEFT = 0, 1, 2, 3
-local ENDINGS_MAX = 1024
+local ENDINGS_MAX, REMEMBERED_MAX = 1024, 8192
 local ANSWERS_MAX, ANSWERS_PAGE, ANSWER_BYTES = 2048, 64, 15
 local ANSWER_PAGES = ANSWERS_MAX / ANSWERS_PAGE + 1
 local SESSION_LEASES_MAX = 1024
@@ -181,6 +181,10 @@ local function end_session(session, how, counted)
   end
   local forgotten = q.endings - ENDINGS_MAX
   if forgotten > 0 then call('ZREMRANGEBYSCORE', K.ended, '-inf', forgotten * 4 + 3) end
+  call('ZADD', K.remembered, q.endings, session.worker)
+  if q.endings > REMEMBERED_MAX then
+    call('ZREMRANGEBYRANK', K.remembered, 0, -REMEMBERED_MAX - 1)
+  end
   local text = 'the session of worker ' .. session.worker .. ' was lost'
   for _, id in ipairs(ids) do
     local item = items[id]

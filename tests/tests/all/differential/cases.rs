@@ -1,15 +1,17 @@
 //! What a random walk seldom reaches or is too short for.
 
+use gangline_protocol::limits::WORKERS_REMEMBERED_MAX;
 use gangline_protocol::{
     ExchangeReply, ExchangeRequest, ItemId, LeaseReply, LeaseRequest, NewItem, Settle,
     SettleOutcome, SettleStatus,
 };
-use gangline_server::queue::{Command, Input, Reply};
+use gangline_server::queue::{Command, Input, Query, Reply};
+use gangline_server::store::Store;
 use gangline_tests::TestRedis;
 use gangline_tests::redis::Keeping;
 use serde_json::value::RawValue;
 
-use super::Pair;
+use super::{Pair, refusal};
 
 /// Ended sessions that are told apart from unknown ones.
 const KEPT: u64 = 1_024;
@@ -169,4 +171,44 @@ async fn an_item_that_runs_alone_does_not_wait_for_cancelled_ones() {
         };
         assert_eq!(items[0].id, expected);
     }
+}
+
+#[tokio::test]
+async fn workers_are_known_until_so_many_have_left_after_them() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    case.push(Vec::new()).await;
+    let known = async |case: &Case, worker: &str| {
+        let query = Query::Worker {
+            queue: "q".parse().unwrap(),
+            worker: worker.parse().unwrap(),
+        };
+        let expected = case.pair.queues.read(case.now_us / 1_000, query.clone());
+        let got = refusal(case.pair.store.query(query).await);
+        assert_eq!(format!("{expected:?}"), format!("{got:?}"));
+        match got {
+            Ok(Reply::Worker(record)) => record.had_session,
+            other => panic!("no answer to a look at a worker: {other:?}"),
+        }
+    };
+    for number in 0..=WORKERS_REMEMBERED_MAX {
+        let worker = format!("w{number}");
+        let opened = case.first_call(&worker, 1).await;
+        let mut request = ExchangeRequest::new(worker.parse().unwrap());
+        (request.session, request.leave) = (opened.session, true);
+        case.exchange(request).await;
+        if number == 0 {
+            assert_eq!(known(&case, "w0").await, Some(true));
+            assert_eq!(known(&case, "nobody").await, Some(false));
+        }
+    }
+    for (worker, had_session) in [("w0", None), ("w1", Some(true)), ("nobody", None)] {
+        assert_eq!(known(&case, worker).await, had_session, "{worker}");
+    }
+    let kept = case
+        .redis
+        .ask(&["ZCARD", "gangline:{default.q}:remembered"]);
+    assert_eq!(kept, WORKERS_REMEMBERED_MAX.to_string());
 }

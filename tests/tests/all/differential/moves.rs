@@ -493,10 +493,15 @@ pub(super) fn looks(mover: &mut Mover) -> Vec<Query> {
                 queue: queue.clone(),
             },
             Query::Stream {
-                queue,
+                queue: queue.clone(),
                 key: "s".into(),
             },
         ]);
+        // One that nobody goes by is among them.
+        all.extend((0..=WORKERS).map(|worker| Query::Worker {
+            queue: queue.clone(),
+            worker: format!("w{worker}").parse().unwrap(),
+        }));
     }
     all
 }

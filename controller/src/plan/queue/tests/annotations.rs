@@ -121,13 +121,17 @@ fn pods_learn_how_to_reach_their_queue_and_variables_of_the_user_win() {
     );
     let manifest = &plan.create[0][0].manifest;
     let container = &manifest["spec"]["containers"][0];
-    let value = |name: &str| {
+    let entry = |name: &str| {
         let env = container["env"].as_array().unwrap();
-        env.iter().find(|entry| entry["name"] == name).unwrap()["value"].clone()
+        env.iter().find(|entry| entry["name"] == name).unwrap()
     };
+    let value = |name: &str| entry(name)["value"].clone();
     assert_eq!(value("GANGLINE_URL"), "http://mine");
     assert_eq!(value("GANGLINE_QUEUE"), "default.images");
-    assert_eq!(value("GANGLINE_TOKEN"), "secret");
+    assert_eq!(
+        entry("GANGLINE_TOKEN")["valueFrom"]["secretKeyRef"],
+        json!({ "name": "the-secret", "key": "token" })
+    );
     assert_eq!(value("GANGLINE_WORKER"), "$(GANGLINE_POD_UID).main");
     assert_eq!(value("GANGLINE_GRACE_SECONDS"), "30");
     assert_eq!(container["command"], json!(["resize"]));

@@ -91,6 +91,14 @@ fn a_success_without_a_worker_is_a_failure() {
     let accounting = account(&observed, &plan, &Outcome::default(), now()).unwrap();
     let lists = accounting.first.unwrap().uncounted_terminated_pods.unwrap();
     assert_eq!((lists.failed.len(), lists.succeeded.len()), (1, 0));
+    // Nobody knows as long as the service is away: it is counted neither way.
+    let away = QueueView::Unavailable("away".into());
+    let unknown = super::observed(job(json!({})), vec![exited("a", 0, ago(3))], away);
+    let unknown_plan = super::plan(&unknown, now());
+    assert_eq!(
+        (unknown_plan.basis.tally.succeeded, unknown_plan.end),
+        (0, None)
+    );
     // A Pod that came when all was done has left rightly.
     let mut late = drained();
     late.never_worked.insert("a".into());
@@ -265,6 +273,17 @@ fn what_a_job_waits_for_is_said() {
     );
     assert_eq!(reasons(&plan), ["QueueNotSealed"]);
     assert!(plan.events[0].message.contains("`gangline seal images`"));
+    let mut paused = snapshot(Phase::Sealed, ready(3));
+    paused.status.paused = true;
+    let plan = planned(job(json!({})), vec![], seen(paused.clone()));
+    assert_eq!(reasons(&plan), ["QueuePaused"]);
+    assert!(plan.events[0].message.contains("`gangline resume images`"));
+    // It is this Job that has it paused, until the peers of the first success have settled.
+    let first = vec![exited("a", 0, ago(1)), running("b")];
+    assert_eq!(
+        reasons(&planned(job(json!({})), first, seen(paused))),
+        [""; 0]
+    );
     let unmanaged = job(json!({ "spec": { "managedBy": null } }));
     let plan = planned(unmanaged, vec![], QueueView::Unread);
     assert_eq!(reasons(&plan), ["NotManaged"]);

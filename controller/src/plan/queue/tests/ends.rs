@@ -181,8 +181,12 @@ fn a_queue_that_was_over_before_the_job_was_created_fails_it_at_once() {
     let mut quick = drained();
     quick.status.created_at = wire(now());
     quick.status.certificate.as_mut().unwrap().ended_at = wire(now());
-    let plan = planned(created(now()), vec![], seen(quick));
+    let plan = planned(created(now()), vec![], seen(quick.clone()));
     assert_eq!(end_reason(&plan), Some((true, "QueueDrained")));
+    // It was made for another Job, which is gone; this one was made anew within the same second.
+    quick.outlived_a_job = true;
+    let plan = planned(created(now()), vec![], seen(quick));
+    assert_eq!(end_reason(&plan), Some((false, "QueueAlreadyOver")));
 }
 
 #[test]

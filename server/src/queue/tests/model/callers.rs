@@ -253,7 +253,7 @@ impl End {
     }
 }
 
-fn label(worker: u8) -> gangline_protocol::WorkerName {
+pub(super) fn label(worker: u8) -> gangline_protocol::WorkerName {
     format!("w{}", worker / 2).parse().unwrap()
 }
 

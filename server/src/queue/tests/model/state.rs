@@ -7,7 +7,7 @@ use gangline_protocol::limits::PRIORITY_DEFAULT;
 use gangline_protocol::{
     Certificate, Counts, EndCause, EndPhase, ItemId, ItemState, ItemView, LeaseNumber, NewItem,
     Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId, SettleOutcome,
-    StopOutcome, Timestamp, WorkerName, WorkerView,
+    StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -367,6 +367,17 @@ impl Queue {
             State::Abandoned => view.state = ItemState::Abandoned,
         }
         Some(view)
+    }
+
+    pub(super) fn worker_record(&self, name: WorkerName) -> WorkerRecord {
+        let mut views = self.worker_views().into_iter();
+        let session = views.find(|view| view.worker == name);
+        let had = session.is_some() || self.ended.values().any(|ended| ended.worker == name);
+        WorkerRecord {
+            name,
+            had_session: Some(had),
+            session,
+        }
     }
 
     pub(super) fn worker_views(&self) -> Vec<WorkerView> {

@@ -1,6 +1,7 @@
 //! Sessions: who works, until when, and what happens to what they held.
 
 use gangline_tests::Queue;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 pub(crate) async fn a_repeated_first_call_continues_its_session(q: Queue) {
@@ -96,4 +97,24 @@ pub(crate) async fn workers_show_what_they_hold(q: Queue) {
             (&json!("b"), &json!(1), &json!(0))
         ]
     );
+}
+
+pub(crate) async fn a_worker_is_known_to_have_had_a_session_after_its_end(q: Queue) {
+    q.push(&[json!(1)]).await;
+    let session = q.open("a/b", 1).await;
+    let worker = q.get("/workers/a%2Fb").await.ok();
+    assert_eq!(worker["name"], "a/b");
+    assert_eq!(worker["hadSession"], true);
+    assert_eq!(worker["session"]["session"], session.id);
+    assert_eq!(worker["session"]["holds"], 1);
+    session.say(json!({"leave": true})).await.ok();
+    let worker = q.get("/workers/a%2Fb").await.ok();
+    assert_eq!(worker, json!({"name": "a/b", "hadSession": true}));
+    let worker = q.get("/workers/nobody").await.ok();
+    assert_eq!(worker, json!({"name": "nobody", "hadSession": false}));
+    // Another queue of the name knows nothing of it.
+    q.bare(Method::DELETE, "").await.ok();
+    assert_eq!(q.get("/workers/a%2Fb").await.status, 404);
+    q.push(&[json!(1)]).await;
+    assert_eq!(q.get("/workers/a%2Fb").await.ok()["hadSession"], false);
 }
