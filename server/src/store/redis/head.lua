@@ -6,7 +6,8 @@
 -- Mirrors `server/src/queue/queues.rs` and `phase.rs`; the layout is described in `keys.rs`.
 
 local call, KEYS, ARGV -- of the call that is carried out
-local floor, min, max -- there are no libraries yet while this one is loaded
+-- There are no libraries yet while this one is loaded.
+local floor, min, max, byte, sub, pack, parse
 
 local names = {
   'meta', 'pages', 'blobs', 'ends', 'live', 'back', 'alone', 'delayed', 'dead', 'dedupe',
@@ -17,7 +18,8 @@ local K = { fresh = {} }
 
 local LAYOUT = 1
 local READY, DELAYED, LEASED, DONE, DEAD, CANCELLED, ABANDONED = 1, 2, 3, 4, 5, 6, 7
-local TOMBSTONES, TOMBSTONE_SECONDS = 64, 7 * 24 * 3600
+-- Certificates of deleted queues of a name that are kept, and for how many seconds.
+local TOMBSTONES = { max = 64, seconds = 7 * 24 * 3600 }
 local FOREVER = 2 ^ 52
 
 local now_us, now_ms, replica, queue_name, channel
@@ -43,6 +45,7 @@ end
 local function run(act, keys, arguments)
   call, KEYS, ARGV = redis.call, keys, arguments
   floor, min, max = math.floor, math.min, math.max
+  byte, sub, pack, parse = string.byte, string.sub, struct.pack, struct.unpack
   for at, name in ipairs(names) do K[name] = keys[at] end
   for priority = 0, 9 do K.fresh[priority] = keys[#names + 1 + priority] end
   -- Redis' clock, unless a test drives the time.
@@ -236,8 +239,8 @@ end
 -- Removes a queue that is over; its certificate stays for late workers.
 local function remove()
   call('LPUSH', K.gone, cmsgpack.pack(q))
-  call('LTRIM', K.gone, 0, TOMBSTONES - 1)
-  call('EXPIRE', K.gone, TOMBSTONE_SECONDS)
+  call('LTRIM', K.gone, 0, TOMBSTONES.max - 1)
+  call('EXPIRE', K.gone, TOMBSTONES.seconds)
   for at = 1, #names + 10 do
     if KEYS[at] ~= K.gone then call('UNLINK', KEYS[at]) end
   end
