@@ -20,7 +20,7 @@ use gangline_server::clock::SystemRandom;
 use gangline_server::hub::Hub;
 use gangline_server::queue::{Command, Reply};
 use gangline_server::store::Store;
-use gangline_server::store::redis::{Redis, Time};
+use gangline_server::store::redis::{Durability, Redis, Time};
 
 /// Producers and workers in one, at a time.
 const WORKERS: usize = 4;
@@ -270,9 +270,15 @@ async fn main() {
         .next()
         .map_or(1_000_000, |count| count.parse().unwrap());
     let random = Arc::new(SystemRandom);
-    let store = Redis::open(&url, Time::Redis, random, Hub::default())
-        .await
-        .unwrap();
+    let store = Redis::open(
+        &url,
+        Durability::Memory,
+        Time::Redis,
+        random,
+        Hub::default(),
+    )
+    .await
+    .unwrap();
     let client = redis::Client::open(url.as_str()).unwrap();
     let redis = client.get_multiplexed_async_connection().await.unwrap();
     let bench = Bench { url, store, redis };
