@@ -13,6 +13,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+mod links;
+
 /// How long something may take that takes a moment.
 const DEADLINE: Duration = Duration::from_secs(30);
 
