@@ -56,13 +56,12 @@ impl Traits {
     /// Stays the same for as long as nothing that was acknowledged can have been lost: across
     /// restarts of one that syncs always, until a replica takes over; else until a restart.
     pub(super) fn epoch(&self) -> String {
-        let run = if self.syncs_always() {
+        if self.syncs_always() {
             let before = self.field("master_replid2").unwrap_or("0");
             format!("log-{}", before.trim_start_matches('0'))
         } else {
             self.field("run_id").unwrap_or("unknown").to_owned()
-        };
-        run
+        }
     }
 
     /// Says why it must not be used.
