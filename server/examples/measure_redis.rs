@@ -20,9 +20,30 @@ use gangline_server::clock::SystemRandom;
 use gangline_server::hub::Hub;
 use gangline_server::queue::{Command, Reply};
 use gangline_server::store::Store;
-use gangline_server::store::redis::{Redis, Time};
+use gangline_server::store::redis::{Durability, Redis, Time};
+
+/// Producers and workers in one, at a time.
+const WORKERS: usize = 4;
+
+/// Measurements of which the median counts.
+const TURNS: usize = 3;
+
+const BARE: [&str; 3] = [
+    include_str!("../../tests/bench/bare/push.lua"),
+    include_str!("../../tests/bench/bare/lease.lua"),
+    include_str!("../../tests/bench/bare/settle.lua"),
+];
+
+/// Microseconds that calls of a kind took, all together.
+#[derive(Default)]
+struct Times {
+    push: f64,
+    lease: f64,
+    settle: f64,
+}
 
 struct Bench {
+    url: String,
     store: Redis,
     redis: redis::aio::MultiplexedConnection,
 }
@@ -94,35 +115,65 @@ impl Bench {
         self.store.execute(Command::Delete { queue }).await.unwrap();
     }
 
-    /// Pushes, leases and settles in batches; several workers at a time.
-    async fn lives(&self, name: &str, workers: usize, batch: usize, rounds: usize) {
-        let queue: QueueName = name.parse().unwrap();
-        let (cpu, begin) = (self.cpu_us().await, Instant::now());
-        let all = (0..workers).map(|worker| self.live(&queue, worker, batch, rounds));
-        futures::future::join_all(all).await;
-        let items = (workers * batch * rounds) as f64;
+    /// The life cycle beside that of a bare script, in turns; prints medians.
+    async fn lives(&self, batch: usize, rounds: usize) {
+        let (mut own, mut bare) = (Vec::new(), Vec::new());
+        let mut times = Times::default();
+        let mut cpu = [0.0; 2];
+        for _ in 0..TURNS {
+            let queue: QueueName = format!("lives-{batch}").parse().unwrap();
+            let (before, begin) = (self.cpu_us().await, Instant::now());
+            let all = (0..WORKERS).map(|worker| self.live(&queue, worker, batch, rounds));
+            for one in futures::future::join_all(all).await {
+                times.push += one.push;
+                times.lease += one.lease;
+                times.settle += one.settle;
+            }
+            own.push(begin.elapsed().as_secs_f64());
+            cpu[0] += self.cpu_us().await - before;
+            self.store.execute(Command::Delete { queue }).await.unwrap();
+            self.memory().await;
+            let (before, begin) = (self.cpu_us().await, Instant::now());
+            let all = (0..WORKERS).map(|_| bare_life(&self.url, batch, rounds));
+            futures::future::join_all(all).await;
+            bare.push(begin.elapsed().as_secs_f64());
+            cpu[1] += self.cpu_us().await - before;
+        }
+        let items = (WORKERS * batch * rounds) as f64;
+        let median = |mut seconds: Vec<f64>| {
+            seconds.sort_by(f64::total_cmp);
+            items / seconds[TURNS / 2]
+        };
+        let (own, bare) = (median(own), median(bare));
+        let each = items * TURNS as f64;
         println!(
-            "{name}: {:.0} life cycles/s ({workers} workers, batches of {batch}), {:.2} us of \
-             Redis each",
-            items / begin.elapsed().as_secs_f64(),
-            (self.cpu_us().await - cpu) / items
+            "batches of {batch}: {own:.0} life cycles/s, {:.2} us of Redis each; bare script \
+             {bare:.0}/s, {:.2} us; ratio {:.2}; calls took push {:.0}, lease {:.0}, settle {:.0} us",
+            cpu[0] / each,
+            cpu[1] / each,
+            own / bare,
+            times.push / (each / batch as f64),
+            times.lease / (each / batch as f64),
+            times.settle / (each / batch as f64),
         );
-        self.store.execute(Command::Delete { queue }).await.unwrap();
     }
 
-    async fn live(&self, queue: &QueueName, worker: usize, batch: usize, rounds: usize) {
+    async fn live(&self, queue: &QueueName, worker: usize, batch: usize, rounds: usize) -> Times {
         let mut session: Option<SessionId> = None;
-        let mut number = 0;
-        for _ in 0..rounds {
+        let mut times = Times::default();
+        for number in 1..=rounds as u64 {
+            let begin = Instant::now();
             let items = (0..batch).map(|n| item(n, false)).collect();
             self.push(queue, items).await;
+            let pushed = Instant::now();
             let mut held: Vec<(ItemId, gangline_protocol::LeaseNumber)> = Vec::new();
+            let mut calls = number * 1_000;
             while held.len() < batch {
-                number += 1;
+                calls += 1;
                 let mut request = ExchangeRequest::new(format!("w{worker}").parse().unwrap());
                 request.session = session;
                 request.lease = Some(LeaseRequest {
-                    number,
+                    number: calls,
                     max: (batch - held.len()) as u32,
                     starting: None,
                     wait_ms: 0,
@@ -133,6 +184,7 @@ impl Bench {
                     held.extend(items.iter().map(|item| (item.id, item.lease)));
                 }
             }
+            let leased = Instant::now();
             let mut request = ExchangeRequest::new(format!("w{worker}").parse().unwrap());
             request.session = session;
             request.settles = held
@@ -140,7 +192,11 @@ impl Bench {
                 .map(|(id, lease)| done(id, lease))
                 .collect();
             self.exchange(queue, request).await;
+            times.push += (pushed - begin).as_secs_f64() * 1e6;
+            times.lease += (leased - pushed).as_secs_f64() * 1e6;
+            times.settle += leased.elapsed().as_secs_f64() * 1e6;
         }
+        times
     }
 
     async fn exchange(
@@ -173,6 +229,39 @@ fn done(id: ItemId, lease: gangline_protocol::LeaseNumber) -> Settle {
     }
 }
 
+/// The same by bare scripts: no sessions, no expiry, no keys, no results.
+async fn bare_life(url: &str, batch: usize, rounds: usize) {
+    let client = redis::Client::open(url).unwrap();
+    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut hashes: Vec<String> = Vec::new();
+    for script in BARE {
+        let mut cmd = redis::cmd("SCRIPT");
+        let hash = cmd.arg("LOAD").arg(script).query_async(&mut redis).await;
+        hashes.push(hash.unwrap());
+    }
+    let call = |script: usize, keys: [&str; 2]| {
+        let mut cmd = redis::cmd("EVALSHA");
+        let tagged = keys.map(|key| format!("{{bare}}:{key}"));
+        cmd.arg(&hashes[script]).arg(2).arg(&tagged);
+        cmd
+    };
+    for _ in 0..rounds {
+        let mut push = call(0, ["ready", "last"]);
+        for number in 0..batch {
+            push.arg(format!("\"{number:098}\""));
+        }
+        push.exec_async(&mut redis).await.unwrap();
+        let mut lease = call(1, ["ready", "leased"]);
+        lease.arg(batch).arg("01234567");
+        let items: Vec<Vec<u8>> = lease.query_async(&mut redis).await.unwrap();
+        let mut settle = call(2, ["leased", "done"]);
+        for item in &items {
+            settle.arg(&item[..8]);
+        }
+        settle.exec_async(&mut redis).await.unwrap();
+    }
+}
+
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -181,12 +270,18 @@ async fn main() {
         .next()
         .map_or(1_000_000, |count| count.parse().unwrap());
     let random = Arc::new(SystemRandom);
-    let store = Redis::open(&url, Time::Redis, random, Hub::default())
-        .await
-        .unwrap();
+    let store = Redis::open(
+        &url,
+        Durability::Memory,
+        Time::Redis,
+        random,
+        Hub::default(),
+    )
+    .await
+    .unwrap();
     let client = redis::Client::open(url.as_str()).unwrap();
     let redis = client.get_multiplexed_async_connection().await.unwrap();
-    let bench = Bench { store, redis };
+    let bench = Bench { url, store, redis };
     bench.fill("plain", count, |n| item(n, false)).await;
     bench.fill("with-key", count, |n| item(n, true)).await;
     bench
@@ -195,6 +290,8 @@ async fn main() {
             ..item(n, false)
         })
         .await;
-    bench.lives("batches", 4, 100, count / 2_000).await;
-    bench.lives("single", 32, 1, count / 2_000).await;
+    for batch in [1, 10, 100, 1_000] {
+        let items = if batch < 100 { count / 50 } else { count / 10 };
+        bench.lives(batch, (items / WORKERS / batch).max(1)).await;
+    }
 }

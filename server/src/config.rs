@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use gangline_protocol::limits;
 
+use crate::store::redis::Durability;
+
 /// What a service is to do.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -51,5 +53,7 @@ pub enum StoreConfig {
     Redis {
         /// As in `redis://user:password@host:6379/0`.
         url: String,
+        /// What has happened to a step before it is acknowledged.
+        durability: Durability,
     },
 }

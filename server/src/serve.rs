@@ -235,8 +235,8 @@ async fn open(
             let tokens = Box::new(TokenFile::new(&data_dir));
             Ok((Open::Embedded(Arc::new(store)), tokens))
         }
-        StoreConfig::Redis { url } => {
-            let store = Redis::open(&url, Time::Redis, random, hub).await?;
+        StoreConfig::Redis { url, durability } => {
+            let store = Redis::open(&url, durability, Time::Redis, random, hub).await?;
             let tokens = Box::new(store.tokens());
             Ok((Open::Redis(Arc::new(store)), tokens))
         }

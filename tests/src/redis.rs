@@ -82,6 +82,26 @@ impl TestRedis {
         redis
     }
 
+    /// Starts a Sentinel on a file that says what it watches.
+    #[must_use]
+    pub fn start_sentinel(config: &Path) -> Self {
+        let port = free_port();
+        let mut sentinel = Self {
+            url: format!("redis://127.0.0.1:{port}"),
+            port,
+            extra: Vec::new(),
+            dir: tempfile::tempdir().expect("a directory"),
+            child: None,
+        };
+        let mut command = Command::new("redis-server");
+        command
+            .arg(config)
+            .args(["--sentinel", "--bind", "127.0.0.1", "--port"])
+            .arg(port.to_string());
+        sentinel.run(&mut command);
+        sentinel
+    }
+
     /// Starts it again on what it has kept.
     pub fn restart(&mut self) {
         self.kill();
@@ -97,9 +117,12 @@ impl TestRedis {
             ])
             .arg("--dir")
             .arg(self.dir.path())
-            .args(&self.extra)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .args(&self.extra);
+        self.run(&mut command);
+    }
+
+    fn run(&mut self, command: &mut Command) {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         self.child = Some(command.spawn().expect("redis-server to start"));
         for _ in 0..START.as_millis() / STEP.as_millis() {
             if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
@@ -139,6 +162,12 @@ impl TestRedis {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Returns the port on which it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns the directory of its log.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -152,7 +181,7 @@ impl Drop for TestRedis {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use gangline_server::store::redis::Durability;
 use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -56,8 +57,14 @@ impl TestServer {
 
     /// Starts a service whose queues are in a Redis.
     pub async fn start_on_redis(url: &str) -> Self {
+        Self::start_on_redis_as(url, Durability::Memory).await
+    }
+
+    /// Starts a service whose queues are in a Redis, and are as durable there as this says.
+    pub async fn start_on_redis_as(url: &str, durability: Durability) -> Self {
         let store = StoreConfig::Redis {
             url: url.to_owned(),
+            durability,
         };
         Self::serve(([127, 0, 0, 1], 0).into(), store, LimitsConfig::default()).await
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use gangline_server::store::redis::Durability;
 use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use gangline_worker::protocol::limits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -32,6 +33,15 @@ pub(crate) struct Args {
         conflicts_with = "data_dir"
     )]
     redis: Option<String>,
+    /// What has happened to a step in Redis before it is acknowledged: memory (Redis has it), aof
+    /// (it is synced to its log), replicated (a replica has it, too)
+    #[arg(
+        long,
+        env = "GANGLINE_REDIS_DURABILITY",
+        value_name = "LEVEL",
+        default_value_t = Durability::Memory
+    )]
+    redis_durability: Durability,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -120,6 +130,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         listen,
         data_dir,
         redis,
+        redis_durability,
         token,
         limits,
     } = args;
@@ -127,7 +138,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         listen,
         token: token.token()?,
         store: match redis {
-            Some(url) => StoreConfig::Redis { url },
+            Some(url) => StoreConfig::Redis {
+                url,
+                durability: redis_durability,
+            },
             None => StoreConfig::Embedded { data_dir },
         },
         limits: limits.config()?,

@@ -5,8 +5,12 @@
 //! reply by reply (`tests/tests/all/differential.rs`). Signals come back with the reply and are
 //! told at once; the other replicas hear them by a publish from inside the function.
 
+mod address;
+mod connection;
+mod durability;
 mod encode;
 mod fields;
+mod fitness;
 mod head;
 mod keys;
 mod link;
@@ -27,6 +31,7 @@ use gangline_protocol::{QueueName, SessionId};
 use redis::{Cmd, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::durability::{Durability, NoSuchLevel};
 pub use self::link::RedisTrouble;
 pub use self::tokens::RedisTokens;
 
@@ -84,11 +89,12 @@ impl Redis {
     /// A [`RedisTrouble`] that says what is wrong and what to do about it.
     pub async fn open(
         url: &str,
+        durability: Durability,
         time: Time,
         random: Arc<dyn Random>,
         hub: Hub,
     ) -> Result<Self, RedisTrouble> {
-        let link = Arc::new(Link::new(url)?);
+        let link = Arc::new(Link::new(url, durability)?);
         let first = link.connect().await?;
         let inner = Arc::new(Inner {
             link: link.clone(),
@@ -156,7 +162,9 @@ impl Inner {
             Time::Redis => cmd.arg(""),
             Time::Given(clock) => cmd.arg(clock.now_us()),
         };
-        cmd.arg(&self.replica).arg(queue.full()).arg(keys::NEWS);
+        cmd.arg(format!("{} {}", self.replica, self.link.epoch()))
+            .arg(queue.full())
+            .arg(keys::NEWS);
         cmd
     }
 
@@ -166,6 +174,16 @@ impl Inner {
             .send(&mut connection, cmd)
             .await
             .map_err(|error| self.link.failed(&error))
+    }
+
+    /// Sends a step, and returns when it is as durable as was asked for.
+    async fn send_durably(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        let mut connection = self.link.connection()?;
+        let answer = self.scripts.send(&mut connection, cmd).await;
+        let answer = answer.map_err(|error| self.link.failed(&error))?;
+        let key = scripts::first_key(cmd);
+        self.link.confirm(&mut connection, key).await?;
+        Ok(answer)
     }
 
     async fn send_plain<T: redis::FromRedisValue>(&self, cmd: &Cmd) -> Result<T, StoreError> {
@@ -186,7 +204,7 @@ impl Inner {
         queue: &QueueName,
         cmd: &Cmd,
     ) -> Result<(Frame, Fields), StoreError> {
-        let mut fields = Fields::of(self.send(cmd).await?)?;
+        let mut fields = Fields::of(self.send_durably(cmd).await?)?;
         let frame = Frame::of(&mut fields)?;
         let Frame {
             due_in_ms,

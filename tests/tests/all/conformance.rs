@@ -38,6 +38,27 @@ macro_rules! cases {
             })*
         }
 
+        /// All at once, on two replicas that share a Redis Cluster of three primaries.
+        #[tokio::test]
+        async fn redis_cluster() {
+            if !TestRedis::is_installed() {
+                return;
+            }
+            let cluster = gangline_tests::TestCluster::start(false);
+            let mut replicas = [
+                TestServer::start_on_redis(&cluster.url).await,
+                TestServer::start_on_redis(&cluster.url).await,
+            ];
+            let urls = [&*replicas[0].url, &*replicas[1].url];
+            let api = Api::of_replicas(&urls, Some(TOKEN));
+            type Case = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+            let all: Vec<Case> = vec![$(Box::pin(cases::$name(api.fresh_queue()))),*];
+            futures::future::join_all(all).await;
+            for replica in &mut replicas {
+                replica.stop().await;
+            }
+        }
+
         #[tokio::test]
         async fn on_a_service_that_is_there_already() {
             let Some(api) = given() else { return };

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gangline_server::clock::{Clock, Random};
 use gangline_server::hub::Hub;
 use gangline_server::queue::{Command, Effects, Input, Queues, Refusal, Reply};
-use gangline_server::store::redis::{Redis, Time};
+use gangline_server::store::redis::{Durability, Redis, Time};
 use gangline_server::store::{Store, StoreError};
 use gangline_tests::TestRedis;
 use gangline_tests::redis::Keeping;
@@ -131,9 +131,15 @@ impl Pair {
     async fn open(url: &str) -> Self {
         let (clock, random) = (Arc::new(Given::default()), Arc::new(Given::default()));
         let time = Time::Given(clock.clone());
-        let store = Redis::open(url, time, random.clone(), Hub::default())
-            .await
-            .unwrap();
+        let store = Redis::open(
+            url,
+            Durability::Memory,
+            time,
+            random.clone(),
+            Hub::default(),
+        )
+        .await
+        .unwrap();
         Self {
             clock,
             random,

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use gangline_server::clock::SystemRandom;
 use gangline_server::hub::Hub;
-use gangline_server::store::redis::{Redis, Time};
+use gangline_server::store::redis::{Durability, Redis, Time};
 use gangline_tests::redis::Keeping;
 use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, TestRedis, TestServer};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+mod links;
 
 /// How long something may take that takes a moment.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -139,7 +141,12 @@ async fn a_full_redis_takes_no_pushes_and_still_takes_settles() {
 }
 
 async fn trouble(url: &str) -> String {
-    let opened = Redis::open(url, Time::Redis, Arc::new(SystemRandom), Hub::default()).await;
+    trouble_with(url, Durability::Memory).await
+}
+
+async fn trouble_with(url: &str, durability: Durability) -> String {
+    let random = Arc::new(SystemRandom);
+    let opened = Redis::open(url, durability, Time::Redis, random, Hub::default()).await;
     opened.expect_err("not to open").to_string()
 }
 

@@ -7,29 +7,9 @@ use super::wire::{Wire, lost};
 use super::{Load, Times};
 use crate::error::Error;
 
-/// Packs each item with a number of its own, and appends all of them at once.
-const PUSH: &str = "\
-local last = redis.call('INCRBY', KEYS[2], #ARGV)
-for i = 1, #ARGV do ARGV[i] = struct.pack('>I8', last - #ARGV + i) .. ARGV[i] end
-redis.call('LPUSH', KEYS[1], unpack(ARGV))
-return last";
-
-/// Moves items into the hash of those that are leased, each with its deadline.
-const LEASE: &str = "\
-local items = redis.call('RPOP', KEYS[1], ARGV[1])
-local leased = {}
-for i, item in ipairs(items or {}) do
-  leased[2 * i - 1] = string.sub(item, 1, 8)
-  leased[2 * i] = ARGV[2] .. string.sub(item, 9)
-end
-if items then redis.call('HSET', KEYS[2], unpack(leased)) end
-return items or {}";
-
-/// Drops items, and counts them.
-const SETTLE: &str = "\
-local count = redis.call('HDEL', KEYS[1], unpack(ARGV))
-redis.call('INCRBY', KEYS[2], count)
-return count";
+const PUSH: &str = include_str!("../../../../tests/bench/bare/push.lua");
+const LEASE: &str = include_str!("../../../../tests/bench/bare/lease.lua");
+const SETTLE: &str = include_str!("../../../../tests/bench/bare/settle.lua");
 
 const READY: &[u8] = b"{gangline-bench}:ready";
 const LEASED: &[u8] = b"{gangline-bench}:leased";

@@ -9,37 +9,34 @@ local OK, ALREADY_SETTLED, STALE, IS_CANCELLED, UNKNOWN, OVER = 0, 1, 2, 3, 4, 5
 local IS_DONE, RETRY, BURIED, RELEASE = 0, 1, 2, 3
 local SETTLE = '>BBBI2I6I8I6'
 local SETTLE_BYTES = 25
+local LIMBS = '>I4I4I4I4I4I4I4I4'
 
-local worker, session_id, nonce, uid, draws, draws_used
-local number, lease_max, starting, wait_ms, leave, started_count, settle_count
-local new_results
+local worker, draws, draws_used, nonce
+local ask -- the other arguments
+local new_results, held_no_more
 
 -- The next random number of this step, as 8 bytes.
 local function draw()
   draws_used = draws_used + 1
-  return string.sub(draws, draws_used * 8 - 7, draws_used * 8)
+  return sub(draws, draws_used * 8 - 7, draws_used * 8)
 end
 
 -- A random number from 0 to `most`, both included. Sixteen bits at a time: doubles hold 53.
 local function draw_up_to(most)
-  local limbs, rest = { struct.unpack('>I2I2I2I2', draw()) }, 0
+  local limbs, rest = { parse('>I2I2I2I2', draw()) }, 0
   for at = 1, 4 do rest = math.fmod(rest * 65536 + limbs[at], most + 1) end
   return rest
 end
 
-local function parse_settles()
-  local settles, at = {}, 17 + started_count
-  for n = 1, settle_count do
-    local settle, fixed, flags = {}, ARGV[at], nil
-    settle.outcome, settle.stop, flags, settle.spawned, settle.id, settle.lease, settle.delay =
-      struct.unpack(SETTLE, fixed)
-    settle.has_delay, settle.has_error = flags % 2 == 1, floor(flags / 2) % 2 == 1
-    settle.hash, settle.text = string.sub(fixed, SETTLE_BYTES + 1), ARGV[at + 1]
-    settle.spawn_at = at + 2
-    settles[n] = settle
-    at = at + 2 + settle.spawned
-  end
-  return settles
+-- The settle whose fixed part stands at this argument.
+local function settle_at(at)
+  local settle, fixed, flags = {}, ARGV[at], nil
+  settle.outcome, settle.stop, flags, settle.spawned, settle.id, settle.lease, settle.delay =
+    parse(SETTLE, fixed)
+  settle.has_delay, settle.has_error = flags % 2 == 1, floor(flags / 2) % 2 == 1
+  settle.hash, settle.text = sub(fixed, SETTLE_BYTES + 1), ARGV[at + 1]
+  settle.spawn_at = at + 2
+  return settle
 end
 
 -- Decides whether a settle that was not seen before may count.
@@ -55,30 +52,41 @@ local function judge(settle)
   return STALE
 end
 
-local function record_result(item, settle)
-  local key = ''
+-- Takes a result; `item` says how the item was leased.
+local function record_result(id, item, hash, result)
+  local head = item.result_head
+  if not head then
+    head = pack('>I2I6', item.attempt, max(now_ms - item.leased, 0))
+    item.result_head = head
+  end
   if item.key then
     -- The key stands behind the fixed fields of the record.
-    local text = record(item.id)
-    local first, at = string.byte(text), 2
+    local text = record(id)
+    local first, at = byte(text), 2
     if floor(first / 32) % 2 == 1 then at = at + 6 end
     if floor(first / 64) % 2 == 1 then at = at + 2 end
-    local bytes = struct.unpack('>I2', text, at)
-    key = string.sub(text, at + 2, at + 1 + bytes)
+    result = '\1' .. sub(text, at, at + 1 + parse('>I2', text, at)) .. result
+  else
+    result = '\0\0\0' .. result
   end
-  new_results[#new_results + 1] = struct.pack('>I6I2I6BI2', item.id, item.attempt,
-    max(now_ms - item.leased, 0), item.key and 1 or 0, #key) .. key .. settle.text
+  new_results[#new_results + 1] = pack('>I6', id) .. head .. result
   q.results = q.results + 1
-  set_end(item, q.results)
-  local limbs = { struct.unpack('>I4I4I4I4I4I4I4I4', settle.hash) }
-  local carry = 0
-  for at = 8, 1, -1 do
-    local sum = q.digest[at] + limbs[at] + carry
-    carry = floor(sum / 4294967296)
-    q.digest[at] = sum % 4294967296
-  end
+  set_end(id, item, q.results)
+  -- Summed up limb by limb; the carries come at the end of the step.
+  local d, a, b, c, e, f, g, h, i = q.digest, parse(LIMBS, hash)
+  d[1], d[2], d[3], d[4] = d[1] + a, d[2] + b, d[3] + c, d[4] + e
+  d[5], d[6], d[7], d[8] = d[5] + f, d[6] + g, d[7] + h, d[8] + i
   q.counts[DONE] = q.counts[DONE] + 1
   q.last_done = now_ms
+end
+
+local function carry_digest()
+  local carry = 0
+  for at = 8, 1, -1 do
+    local total = q.digest[at] + carry
+    carry = floor(total / 4294967296)
+    q.digest[at] = total % 4294967296
+  end
 end
 
 local function backoff(failures)
@@ -110,7 +118,7 @@ local function settle_one(session, settle)
   local text = settle.has_error and settle.text or nil
   withdraw(item)
   if outcome == IS_DONE then
-    record_result(item, settle)
+    record_result(item.id, item, settle.hash, settle.text)
   elseif outcome == BURIED or exhausted then
     -- A late settle names an attempt that its loss may have counted already.
     item.attempts, item.error, item.lost = max(item.attempts, item.attempt), text, false
@@ -137,16 +145,60 @@ local function settle_one(session, settle)
   return OK, true
 end
 
-local function settle_all(session, settles)
-  local ids, statuses, stop = {}, {}, 0
-  for n, settle in ipairs(settles) do ids[n] = settle.id end
-  prefetch(ids)
-  for n, settle in ipairs(settles) do
-    local counted
-    statuses[n], counted = settle_one(session, settle)
-    if counted and stop == 0 then stop = settle.stop end
+-- What most settles are: a `done` of what this session holds, with nothing besides. `like` is how
+-- the item was leased, which all of its lease have in common. Mirrors `settle_one`.
+local function settle_plain(session, id, like, at)
+  held_no_more[#held_no_more + 1] = id
+  session.holds = session.holds - 1
+  if session.holds == 0 then session.idle = q.stepped end
+  q.counts[LEASED] = q.counts[LEASED] - 1
+  record_result(id, like, sub(ARGV[at], SETTLE_BYTES + 1), ARGV[at + 1])
+  remember(session, id, like.lease, IS_DONE)
+  session.done = session.done + 1
+end
+
+local function is_plain(session, lease, like)
+  return like.place == IS_LEASED and like.lease == lease and like.session == session.id
+    and like.deadline == 0 and not is_suspect(like)
+end
+
+local function settle_all(session)
+  local places, ids, leases, statuses, stop = {}, {}, {}, {}, 0
+  local at = 17 + ask.started
+  for n = 1, ask.settles do
+    local outcome, stops, _, spawned, id, lease = parse(SETTLE, ARGV[at])
+    places[n], ids[n] = at, id
+    if outcome == IS_DONE and stops == 0 and spawned == 0 then leases[n] = lease end
+    at = at + 2 + spawned
   end
+  local stored = fetch(ids)
+  local likes = {}
+  local may_be_plain = session and session.lost == 0 and not q.ended
+  for n = 1, ask.settles do
+    local id, lease, packed, like = ids[n], leases[n], stored[n], nil
+    if may_be_plain and lease and packed and not items[id] and not gone_items[id] then
+      like = likes[packed]
+      if like == nil then
+        like = unpack_item(id, packed)
+        likes[packed] = like
+      end
+    end
+    if like and is_plain(session, lease, like) then
+      settle_plain(session, id, like, places[n])
+      statuses[n] = OK
+    else
+      if packed and not items[id] and not gone_items[id] then
+        items[id] = unpack_item(id, packed)
+      end
+      local settle, counted = settle_at(places[n]), nil
+      statuses[n], counted = settle_one(session, settle)
+      if counted and stop == 0 then stop = settle.stop end
+      may_be_plain = may_be_plain and session.lost == 0
+    end
+  end
+  in_parts('ZREM', K.holds, held_no_more)
   in_parts('RPUSH', K.results, new_results)
+  carry_digest()
   if stop ~= 0 and not q.ended then
     end_queue('stopped', 'worker', stop == 1 and 'success' or 'failure', nil, worker)
   end
@@ -168,7 +220,7 @@ end
 local function start_all(session)
   if q.ended then return end
   local ids = {}
-  for n = 1, started_count do ids[n] = tonumber(ARGV[16 + n]) end
+  for n = 1, ask.started do ids[n] = tonumber(ARGV[16 + n]) end
   prefetch(ids)
   for _, id in ipairs(ids) do
     local item = find(id)
@@ -185,7 +237,7 @@ local function open_session()
   end
   local older = session_of_worker(worker)
   if older then end_session(older, REPLACED, true) end
-  local id = string.format('%04x%04x%04x%04x', struct.unpack('>I2I2I2I2', draw()))
+  local id = string.format('%04x%04x%04x%04x', parse('>I2I2I2I2', draw()))
   q.serial, q.sessions = q.serial + 1, q.sessions + 1
   local session = {
     id = id, worker = worker, nonce = nonce ~= '' and nonce or nil, no = q.serial,
@@ -239,12 +291,12 @@ local function choose(session)
     end
   end
   local room = max(S.leased - q.counts[LEASED], 0)
-  local wanted = min(lease_max, SESSION_LEASES_MAX - session.holds, room)
+  local wanted = min(ask.max, SESSION_LEASES_MAX - session.holds, room)
   if wanted == 0 then return nil, 'limit_reached' end
   local alone = session.holds == 0 and next_alone()
-  if alone then return { alone } end
+  if alone then return alone end
   local chosen = take_first(min(wanted, LEASES_A_STEP))
-  if #chosen > 0 then return chosen end
+  if #chosen.ids > 0 then return chosen end
   -- Only cancelled items were looked at: the rest comes with the next call.
   if q.counts[READY] > q.alone then return nil, 'nothing_ready', 0 end
   if q.alone > 0 then return nil, 'last_attempt_alone' end
@@ -253,44 +305,68 @@ local function choose(session)
 end
 
 local function lease(session)
+  local number, starting = ask.number, ask.starting
   if number == session.request then return repeat_last(session) end
   local chosen, reason, retry_ms = choose(session)
   if not chosen then return wait(reason, retry_ms) end
   local token = max(now_us, q.lease + 1)
   q.lease = token
-  local rows = {}
-  for n, item in ipairs(chosen) do
-    withdraw(item)
-    item.place, item.session, item.started, item.lost = IS_LEASED, session.id, false, false
-    item.lease, item.attempt, item.leased = token, item.attempts + 1, now_ms
-    q.counts[LEASED] = q.counts[LEASED] + 1
-    if is_suspect(item) then session.suspects = session.suspects + 1 end
-    later(K.holds, item.id, session.no)
-    -- What it has again is not lost to it any more.
-    set_lost(session, item.id, nil)
-    if n <= starting then start_item(item) end
-    rows[3 * n - 2], rows[3 * n - 1], rows[3 * n] = item.id, item.attempt, item.text
+  local rows, written, held, packed_as = {}, {}, {}, {}
+  for n, id in ipairs(chosen.ids) do
+    local item, text, attempt = chosen[n], chosen.texts[n], 1
+    if item then
+      withdraw(item)
+      item.place, item.session, item.started, item.lost = IS_LEASED, session.id, false, false
+      item.lease, item.attempt, item.leased = token, item.attempts + 1, now_ms
+      if is_suspect(item) then session.suspects = session.suspects + 1 end
+      later(K.holds, id, session.no)
+      -- What it has again is not lost to it any more.
+      set_lost(session, id, nil)
+      if n <= starting then start_item(item) end
+      attempt = item.attempt
+    else
+      -- Of these all with the same first byte are kept alike.
+      local kind = byte(text) * 2 + (n <= starting and 1 or 0)
+      local packed = packed_as[kind]
+      if not packed then
+        local like = new_item(id, text)
+        like.place, like.session, like.started = IS_LEASED, session.id, n <= starting
+        like.lease, like.attempt, like.leased = token, 1, now_ms
+        packed = pack_item(like)
+        packed_as[kind] = packed
+      end
+      if items[id] then items[id] = nil end
+      local at = #written
+      written[at + 1], written[at + 2] = id, packed
+      held[at + 1], held[at + 2] = session.no, id
+    end
+    rows[3 * n - 2], rows[3 * n - 1], rows[3 * n] = id, attempt, text
   end
+  in_parts('HSET', K.live, written)
+  in_parts('ZADD', K.holds, held)
+  q.counts[READY] = q.counts[READY] - #written / 2
+  q.counts[LEASED] = q.counts[LEASED] + #chosen.ids
   q.first_lease = q.first_lease or now_ms
-  session.holds = session.holds + #chosen
+  session.holds = session.holds + #chosen.ids
   session.request, session.lease = number, token
   sessions_changed[session.id] = session
   return { false, digits(token), rows }
 end
 
 local function exchange()
-  worker, session_id, nonce, uid, draws = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-  number, lease_max, starting = ARGV[10], tonumber(ARGV[11]), tonumber(ARGV[12])
-  wait_ms, leave = tonumber(ARGV[13]), ARGV[14] == '1'
-  started_count, settle_count = tonumber(ARGV[15]), tonumber(ARGV[16])
+  worker, nonce, draws = ARGV[5], ARGV[7], ARGV[9]
+  local session_id, uid, number, leave = ARGV[6], ARGV[8], ARGV[10], ARGV[14] == '1'
+  ask = {
+    number = number, max = tonumber(ARGV[11]), starting = tonumber(ARGV[12]),
+    wait_ms = tonumber(ARGV[13]), started = tonumber(ARGV[15]), settles = tonumber(ARGV[16]),
+  }
 
   if not q then
     return { -1, '0', {}, 0, 'absent', uid ~= '' and tombstone(uid) or false }
   end
   if uid ~= '' and uid ~= q.uid then return { -1, '0', {}, 0, 'gone', tombstone(uid) } end
-  draws_used, new_results = 0, {}
+  draws_used, new_results, held_no_more = 0, {}, {}
 
-  local settles = parse_settles()
   begin()
 
   local open, session_end = nil, false
@@ -315,7 +391,7 @@ local function exchange()
       return complete('out_of_order', last)
     end
   end
-  local statuses = settle_all(open, settles)
+  local statuses = settle_all(open)
   if open then start_all(open) end
   local session, answer = open, false
   local opening = not open and session_id == '' and not session_end
@@ -329,7 +405,7 @@ local function exchange()
     session_shown = session.id
     if number ~= '' and not q.ended and not leave then answer = lease(session) end
     local waits = nil
-    if answer then waits = answer[1] and wait_ms or 0 end
+    if answer then waits = answer[1] and ask.wait_ms or 0 end
     keep_alive(session, waits)
     lost_ids = sorted_lost(session)
     if leave then

@@ -6,7 +6,8 @@
 -- Mirrors `server/src/queue/queues.rs` and `phase.rs`; the layout is described in `keys.rs`.
 
 local call, KEYS, ARGV -- of the call that is carried out
-local floor, min, max -- there are no libraries yet while this one is loaded
+-- There are no libraries yet while this one is loaded.
+local floor, min, max, byte, sub, pack, parse
 
 local names = {
   'meta', 'pages', 'blobs', 'ends', 'live', 'back', 'alone', 'delayed', 'dead', 'dedupe',
@@ -17,10 +18,11 @@ local K = { fresh = {} }
 
 local LAYOUT = 1
 local READY, DELAYED, LEASED, DONE, DEAD, CANCELLED, ABANDONED = 1, 2, 3, 4, 5, 6, 7
-local TOMBSTONES, TOMBSTONE_SECONDS = 64, 7 * 24 * 3600
+-- Certificates of deleted queues of a name that are kept, and for how many seconds.
+local TOMBSTONES = { max = 64, seconds = 7 * 24 * 3600 }
 local FOREVER = 2 ^ 52
 
-local now_us, now_ms, replica, queue_name, channel
+local now_us, now_ms, replica, epoch, queue_name, channel
 local q -- the head; nil while there is no such queue
 local S -- its settings as numbers
 local leasable_before, over_before, created
@@ -43,6 +45,7 @@ end
 local function run(act, keys, arguments)
   call, KEYS, ARGV = redis.call, keys, arguments
   floor, min, max = math.floor, math.min, math.max
+  byte, sub, pack, parse = string.byte, string.sub, struct.pack, struct.unpack
   for at, name in ipairs(names) do K[name] = keys[at] end
   for priority = 0, 9 do K.fresh[priority] = keys[#names + 1 + priority] end
   -- Redis' clock, unless a test drives the time.
@@ -52,7 +55,8 @@ local function run(act, keys, arguments)
     now_us = time[1] * 1000000 + time[2]
   end
   now_ms = floor(now_us / 1000)
-  replica, queue_name, channel = ARGV[2], ARGV[3], ARGV[4]
+  replica, epoch = string.match(ARGV[2], '^(%S+) (%S*)$')
+  queue_name, channel = ARGV[3], ARGV[4]
   q, created, news, pending = nil, false, {}, {}
   for _, reset in ipairs(resets) do reset() end
   local head = call('GET', K.meta)
@@ -127,7 +131,7 @@ local function view(of)
   return {
     of.uid, of.created, of.sealed and 1 or 0, of.paused and 1 or 0, of.counts, of.retried,
     of.sessions, of.first_lease or false, of.last_done or false, of.settings,
-    table.concat(digest),
+    table.concat(digest), of.uncertain and 1 or 0,
     ended and {
       ended.phase, ended.cause, ended.outcome, ended.reason or false, ended.by or false, ended.at,
     } or false,
@@ -154,7 +158,7 @@ local function create(uid, settings)
   end
   local before = call('LINDEX', K.gone, 0)
   q = {
-    layout = LAYOUT, uid = uid, created = now_ms, sealed = false, paused = false,
+    layout = LAYOUT, uid = uid, epoch = epoch, created = now_ms, sealed = false, paused = false,
     settings = settings, counts = { 0, 0, 0, 0, 0, 0, 0 }, digest = { 0, 0, 0, 0, 0, 0, 0, 0 },
     -- Entries of the lanes of fresh items, and how many of those are cancelled, a lane each.
     fresh = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 },
@@ -214,6 +218,8 @@ local complete_items, complete_sessions, sweep, end_queue -- below, and in the o
 local function begin()
   q.time = q.time + min(max(now_ms - q.stepped, 0), S.heartbeat)
   q.stepped = max(q.stepped, now_ms)
+  -- Redis has been restarted or replaced in a way that may have lost what was acknowledged.
+  if q.epoch ~= epoch and not q.ended then q.epoch, q.uncertain = epoch, true end
   leasable_before, over_before = leasable(), q.ended ~= nil
   sweep()
 end
@@ -236,8 +242,8 @@ end
 -- Removes a queue that is over; its certificate stays for late workers.
 local function remove()
   call('LPUSH', K.gone, cmsgpack.pack(q))
-  call('LTRIM', K.gone, 0, TOMBSTONES - 1)
-  call('EXPIRE', K.gone, TOMBSTONE_SECONDS)
+  call('LTRIM', K.gone, 0, TOMBSTONES.max - 1)
+  call('EXPIRE', K.gone, TOMBSTONES.seconds)
   for at = 1, #names + 10 do
     if KEYS[at] ~= K.gone then call('UNLINK', KEYS[at]) end
   end

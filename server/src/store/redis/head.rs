@@ -21,6 +21,7 @@ pub(super) struct Head {
     last_done_ms: Option<u64>,
     pub(super) settings: QueueSettings,
     digest: String,
+    history_uncertain: bool,
     ended: Option<Ended>,
 }
 
@@ -55,6 +56,7 @@ impl Head {
             last_done_ms: head.optional_number()?,
             settings: settings(&mut head.list()?)?,
             digest: head.text()?,
+            history_uncertain: head.flag()?,
             ended: head.optional_list()?.map(Ended::of).transpose()?,
         }))
     }
@@ -108,7 +110,7 @@ impl Head {
             ended_at: Timestamp(ended.at_ms),
             counts: self.counts,
             digest: self.digest.as_str().into(),
-            history_uncertain: false,
+            history_uncertain: self.history_uncertain,
         })
     }
 }

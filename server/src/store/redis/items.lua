@@ -3,14 +3,18 @@
 
 local PAGE = 32
 local INLINE_MAX = 512
-local EIGHT = 'I4I4I4I4I4I4I4I4'
-local ENDS = '>' .. EIGHT .. EIGHT .. EIGHT .. EIGHT
+-- What begins an item without key and delay.
+local PLAIN = '\0\0\0\0\0\0\0'
+local OFFSETS = '>' .. 'I2I2I2I2I2I2I2I2' .. 'I2I2I2I2I2I2I2I2' .. 'I2I2I2I2I2I2I2I2' .. 'I2I2I2I2I2I2I2I2'
+local ENDS = '>' .. 'I4I4I4I4I4I4I4I4' .. 'I4I4I4I4I4I4I4I4' .. 'I4I4I4I4I4I4I4I4' .. 'I4I4I4I4I4I4I4I4'
 local END_CANCELLED = 4294967295
 local LIVE = '>BBBI2I2I2I2I8I6I6I6I6I6c16'
 local LIVE_BYTES = 11 + 8 + 30 + 16
 local NOBODY = '0000000000000000'
 local FRESH, CAME_BACK, ALONE, IS_DELAYED, IS_LEASED, IS_DEAD = 1, 2, 3, 4, 5, 6
 local LANE = 2 ^ 44
+-- The first byte of a record without time limit and `maxAttempts`, its trace context aside.
+local PLAIN_BELOW = 32
 -- Cancelled items that a step skips in the lanes, and bytes after which a lease is full.
 local GHOSTS_A_STEP, LEASE_BYTES, LEASES_A_STEP = 16384, 8388608, 512
 local SWEEP_SESSIONS, SWEEP_ITEMS = 8, 256
@@ -33,21 +37,21 @@ local function record(id)
     page = call('HGET', K.pages, number)
     pages[number] = page
   end
-  local from = 0
-  if slot > 0 then from = struct.unpack('>I2', page, 2 * slot - 1) end
-  local to = struct.unpack('>I2', page, 2 * slot + 1)
+  local from, to = 0, nil
+  if slot > 0 then
+    from, to = parse('>I2I2', page, 2 * slot - 1)
+  else
+    to = parse('>I2', page)
+  end
   if from == to then return call('HGET', K.blobs, id) end
-  return string.sub(page, 2 * PAGE + from + 1, 2 * PAGE + to)
+  return sub(page, 2 * PAGE + from + 1, 2 * PAGE + to)
 end
-
--- First byte of a record: priority and what follows (`encode.rs`).
-local function priority_of(text) return string.byte(text) % 16 end
 
 local function ends_of(number)
   local slots = ends[number]
   if not slots then
     local packed = call('HGET', K.ends, number)
-    slots = packed and { struct.unpack(ENDS, packed) } or {}
+    slots = packed and { parse(ENDS, packed) } or {}
     slots[PAGE + 1] = nil
     ends[number] = slots
   end
@@ -58,15 +62,16 @@ end
 local function end_of(id) return ends_of(page_of(id))[(id - 1) % PAGE + 1] or 0 end
 
 local function new_item(id, text)
-  local first, at = string.byte(text), 2
+  -- Its first byte is the priority and what follows (`encode.rs`).
+  local first, at = byte(text), 2
   local has_limit, has_max = floor(first / 32) % 2 == 1, floor(first / 64) % 2 == 1
   local item = {
     id = id, place = FRESH, priority = first % 16, attempts = 0, attempt = 0, lost_attempts = 0,
     max = 0, lease = 0, leased = 0, due = 0, deadline = 0, dead = 0, limit = 0, session = NOBODY,
     key = floor(first / 16) % 2 == 1,
   }
-  if has_limit then item.limit, at = struct.unpack('>I6', text, at) end
-  if has_max then item.max, at = struct.unpack('>I2', text, at) end
+  if has_limit then item.limit, at = parse('>I6', text, at) end
+  if has_max then item.max, at = parse('>I2', text, at) end
   return item
 end
 
@@ -75,31 +80,31 @@ local function unpack_item(id, packed)
   local flags
   item.place, item.priority, flags, item.attempts, item.attempt, item.lost_attempts, item.max,
     item.lease, item.leased, item.due, item.deadline, item.dead, item.limit, item.session =
-    struct.unpack(LIVE, packed)
+    parse(LIVE, packed)
   item.started, item.lost = flags % 2 == 1, floor(flags / 2) % 2 == 1
   item.key = floor(flags / 4) % 2 == 1
-  if floor(flags / 8) % 2 == 1 then item.error = string.sub(packed, LIVE_BYTES + 1) end
+  if floor(flags / 8) % 2 == 1 then item.error = sub(packed, LIVE_BYTES + 1) end
   return item
 end
 
 local function pack_item(item)
   local flags = (item.started and 1 or 0) + (item.lost and 2 or 0) + (item.key and 4 or 0)
     + (item.error and 8 or 0)
-  return struct.pack(LIVE, item.place, item.priority, flags, item.attempts, item.attempt,
+  return pack(LIVE, item.place, item.priority, flags, item.attempts, item.attempt,
     item.lost_attempts, item.max, item.lease, item.leased, item.due, item.deadline, item.dead,
     item.limit, item.session) .. (item.error or '')
 end
 
+-- Returns the stored records of many items, false for those that have none.
+local function fetch(ids)
+  return read_fields(K.live, ids)
+end
+
 -- Reads the records of many items at once.
 local function prefetch(ids)
-  local wanted = {}
-  for _, id in ipairs(ids) do
-    if items[id] == nil and not gone_items[id] and id >= 1 and id <= q.len then
-      wanted[#wanted + 1] = id
-    end
-  end
-  for at, packed in ipairs(read_fields(K.live, wanted)) do
-    if packed then items[wanted[at]] = unpack_item(wanted[at], packed) end
+  for at, packed in ipairs(fetch(ids)) do
+    local id = ids[at]
+    if packed and items[id] == nil and not gone_items[id] then items[id] = unpack_item(id, packed) end
   end
 end
 
@@ -118,13 +123,13 @@ local function find(id)
 end
 
 -- Settles an item for good.
-local function set_end(item, ending)
-  local number = page_of(item.id)
+local function set_end(id, item, ending)
+  local number = page_of(id)
   local slots = ends_of(number)
-  slots[(item.id - 1) % PAGE + 1] = ending
+  slots[(id - 1) % PAGE + 1] = ending
   ends_changed[number] = true
-  items[item.id], changed[item.id] = nil, nil
-  gone_items[item.id] = item
+  items[id], changed[id] = nil, nil
+  gone_items[id] = item
 end
 
 local function attempts_max(item) return item.max > 0 and item.max or S.attempts end
@@ -243,9 +248,11 @@ local function take_fresh(priority, wanted, taken, budget)
         budget.ghosts = budget.ghosts - 1
       else
         local text = record(id)
-        items[id] = new_item(id, text)
-        items[id].text = text
-        taken[#taken + 1] = items[id]
+        local at = #taken + 1
+        -- One without limits of its own needs no more than its record to be leased.
+        local item = byte(text) % 128 >= PLAIN_BELOW and new_item(id, text) or false
+        if item then items[id] = item end
+        taken[at], taken.ids[at], taken.texts[at] = item, id, text
         wanted, budget.bytes = wanted - 1, budget.bytes - #text
       end
     end
@@ -274,14 +281,14 @@ local function next_alone()
     local first = call('ZRANGE', K.back, 0, 0, 'WITHSCORES')
     if tonumber(first[2]) < (9 - item.priority) * LANE then return nil end
   end
-  item.text = record(id)
-  return item
+  return { item, ids = { id }, texts = { record(id) } }
 end
 
 -- Takes the first items that may run beside others: higher priority first, within one those that
--- came back, each kind by id.
+-- came back, each kind by id. Returns the items, false for fresh ones without limits of their own,
+-- with their ids and records.
 local function take_first(wanted)
-  local taken, budget = {}, { ghosts = GHOSTS_A_STEP, bytes = LEASE_BYTES }
+  local taken, budget = { ids = {}, texts = {} }, { ghosts = GHOSTS_A_STEP, bytes = LEASE_BYTES }
   local back, at = {}, 1
   if q.back > 0 then
     write_pending(K.back)
@@ -291,10 +298,9 @@ local function take_first(wanted)
   end
   for priority = 9, 0, -1 do
     while back[at] and wanted > 0 and budget.bytes > 0 and items[back[at]].priority == priority do
-      local item = items[back[at]]
-      item.text = record(item.id)
-      taken[#taken + 1] = item
-      at, wanted, budget.bytes = at + 1, wanted - 1, budget.bytes - #item.text
+      local item, text, next_at = items[back[at]], record(back[at]), #taken + 1
+      taken[next_at], taken.ids[next_at], taken.texts[next_at] = item, item.id, text
+      at, wanted, budget.bytes = at + 1, wanted - 1, budget.bytes - #text
     end
     if wanted == 0 or budget.bytes <= 0 then break end
     wanted = take_fresh(priority, wanted, taken, budget)
@@ -302,38 +308,55 @@ local function take_first(wanted)
   return taken
 end
 
--- Pushes: every item comes as `key?, hash, delay, record`. Returns what became of each, packed,
--- and those that are new.
+-- Pushes: every item comes as `key?, hash, delay, record`. Returns what became of each, as packed
+-- runs (duplicate?, first id, count), and those that are new: their records, and the hashes of
+-- keys and the delays of those that have one.
 local function sort_out(packed_items)
-  local entries, hashes = {}, {}
-  for at, packed in ipairs(packed_items) do
-    local entry, from = {}, 2
-    if string.byte(packed) == 1 then
-      entry.hash = string.sub(packed, 2, 17)
-      hashes[#hashes + 1] = entry.hash
-      from = 18
+  local count = #packed_items
+  local fresh = { records = {}, hashes = {}, delays = {} }
+  local hashes = {}
+  local records, delays, all_hashes = fresh.records, {}, {}
+  for at = 1, count do
+    local packed = packed_items[at]
+    if sub(packed, 1, 7) == PLAIN then
+      records[at] = sub(packed, 8)
+    else
+      local from = 2
+      if byte(packed) == 1 then
+        all_hashes[at] = sub(packed, 2, 17)
+        hashes[#hashes + 1] = all_hashes[at]
+        from = 18
+      end
+      local delay
+      delay, from = parse('>I6', packed, from)
+      if delay > 0 then delays[at] = delay end
+      records[at] = sub(packed, from)
     end
-    entry.delay, from = struct.unpack('>I6', packed, from)
-    entry.record = string.sub(packed, from)
-    entries[at] = entry
+  end
+  if #hashes == 0 then
+    fresh.delays = delays
+    return count > 0 and pack('>BI6I2', 0, q.len + 1, count) or '', fresh, 0
   end
   local known = {}
   for at, id in ipairs(read_fields(K.dedupe, hashes)) do
     if id then known[hashes[at]] = tonumber(id) end
   end
-  local pushed, fresh, next_id = {}, {}, q.len + 1
-  for at, entry in ipairs(entries) do
-    local id = entry.hash and known[entry.hash]
+  local pushed, next_id, fresh_count = {}, q.len + 1, 0
+  fresh.records = {}
+  for at = 1, count do
+    local hash = all_hashes[at]
+    local id = hash and known[hash]
     if id then
-      pushed[at] = struct.pack('>BI6', 1, id)
+      pushed[at] = pack('>BI6I2', 1, id, 1)
     else
-      if entry.hash then known[entry.hash] = next_id end
-      pushed[at] = struct.pack('>BI6', 0, next_id)
-      fresh[#fresh + 1] = entry
-      next_id = next_id + 1
+      if hash then known[hash] = next_id end
+      pushed[at] = pack('>BI6I2', 0, next_id, 1)
+      fresh_count, next_id = fresh_count + 1, next_id + 1
+      fresh.records[fresh_count], fresh.hashes[fresh_count] = records[at], hash
+      fresh.delays[fresh_count] = delays[at]
     end
   end
-  return table.concat(pushed), fresh, #entries - #fresh
+  return table.concat(pushed), fresh, count - fresh_count
 end
 
 -- Writes the runs of new items to the ends of their lanes.
@@ -358,32 +381,35 @@ local function write_lanes(runs)
 end
 
 -- Adds items; their ids follow the last one.
-local function add(entries)
+local function add(fresh)
   local runs, keys, blobs, written = {}, {}, {}, {}
-  local number, slots, body, size
+  local records, hashes, delays = fresh.records, fresh.hashes, fresh.delays
+  local number, sizes, body, size
   local function close()
     if not number then return end
-    pages[number] = table.concat(slots) .. string.rep('\0', 2 * PAGE - 2 * #slots)
-      .. table.concat(body)
+    for slot = #sizes + 1, PAGE do sizes[slot] = 0 end
+    pages[number] = pack(OFFSETS, unpack(sizes)) .. table.concat(body)
     written[#written + 1] = number
     written[#written + 1] = pages[number]
   end
   local function open(id)
-    number, slots, body, size = page_of(id), {}, {}, 0
+    number, sizes, body, size = page_of(id), {}, {}, 0
     local used = (id - 1) % PAGE
     if used == 0 then return end
     local page = pages[number] or call('HGET', K.pages, number)
-    for slot = 1, used do slots[slot] = string.sub(page, 2 * slot - 1, 2 * slot) end
-    body[1] = string.sub(page, 2 * PAGE + 1)
+    for slot = 1, used do sizes[slot] = parse('>I2', page, 2 * slot - 1) end
+    body[1] = sub(page, 2 * PAGE + 1)
     size = #body[1]
   end
-  for _, entry in ipairs(entries) do
-    local id, text = q.len + 1, entry.record
-    if page_of(id) ~= number then
+  local len, stop, last, last_priority, ready = q.len, q.len, nil, nil, 0
+  for n = 1, #records do
+    local id, text = len + n, records[n]
+    -- The next page begins.
+    if id > stop then
       close()
       open(id)
+      stop = (number + 1) * PAGE
     end
-    q.len = id
     if #text > INLINE_MAX then
       blobs[#blobs + 1] = id
       blobs[#blobs + 1] = text
@@ -392,27 +418,30 @@ local function add(entries)
       body[#body + 1] = text
       size = size + #text
     end
-    slots[#slots + 1] = struct.pack('>I2', size)
-    if entry.hash then
-      keys[#keys + 1] = entry.hash
+    sizes[#sizes + 1] = size
+    if hashes[n] then
+      keys[#keys + 1] = hashes[n]
       keys[#keys + 1] = id
     end
-    if entry.delay > 0 then
+    if delays[n] then
       items[id] = new_item(id, text)
-      make_delayed(items[id], now_ms + entry.delay)
+      make_delayed(items[id], now_ms + delays[n])
+      last_priority = nil
     else
-      local priority = priority_of(text)
-      local list = runs[priority] or {}
-      runs[priority] = list
-      local last = list[#list]
-      if last and last.first + last.count == id then
+      local priority = byte(text) % 16
+      if priority == last_priority then
         last.count = last.count + 1
       else
-        list[#list + 1] = { first = id, count = 1 }
+        last, last_priority = { first = id, count = 1 }, priority
+        local list = runs[priority] or {}
+        runs[priority] = list
+        list[#list + 1] = last
       end
-      q.counts[READY] = q.counts[READY] + 1
+      ready = ready + 1
     end
   end
+  q.len = len + #records
+  q.counts[READY] = q.counts[READY] + ready
   close()
   in_parts('HSET', K.pages, written)
   in_parts('HSET', K.blobs, blobs)
@@ -430,14 +459,11 @@ complete_items = function()
   local settled = {}
   for id, item in pairs(gone_items) do
     if item.stored then removed[#removed + 1] = id end
-    settled[#settled + 1] = id
+    if q.blobs > 0 then settled[#settled + 1] = id end
   end
   in_parts('HDEL', K.live, removed)
-  if q.blobs > 0 then
-    for from = 1, #settled, 1000 do
-      q.blobs = q.blobs
-        - call('HDEL', K.blobs, unpack(settled, from, min(from + 999, #settled)))
-    end
+  for from = 1, #settled, 1000 do
+    q.blobs = q.blobs - call('HDEL', K.blobs, unpack(settled, from, min(from + 999, #settled)))
   end
   local ends_written, full = {}, {}
   for number in pairs(ends_changed) do
@@ -447,7 +473,7 @@ complete_items = function()
       if slots[slot] == 0 then unsettled = unsettled + 1 end
     end
     ends_written[#ends_written + 1] = number
-    ends_written[#ends_written + 1] = struct.pack(ENDS, unpack(slots, 1, PAGE))
+    ends_written[#ends_written + 1] = pack(ENDS, unpack(slots, 1, PAGE))
     -- Nobody asks for the records of a page whose items are all settled.
     if unsettled == 0 then full[#full + 1] = number end
   end

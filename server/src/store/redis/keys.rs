@@ -6,7 +6,7 @@
 //!
 //! | key `gangline:{queue}:…` | type | holds |
 //! | --- | --- | --- |
-//! | `meta` | string | the head: a msgpack map with `layout`, uid, settings, phase, counts, digest, queue time, the newest lease number |
+//! | `meta` | string | the head: a msgpack map with `layout`, uid, settings, phase, counts, digest, queue time, the newest lease number, the `epoch` of the Redis it was on |
 //! | `pages` | hash | page number → 32 end offsets of `I2`, then the records of 32 consecutive items; dropped when all of them are settled |
 //! | `blobs` | hash | id → record, for records over 512 bytes |
 //! | `ends` | hash | page number → 32 numbers of `I4`: 0, the place of the result plus one, or 2³²−1 for cancelled |

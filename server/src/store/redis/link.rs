@@ -1,19 +1,27 @@
 //! The connection to Redis: one for all requests, one to hear the news, both made anew when lost.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use redis::aio::{MultiplexedConnection, PubSubStream};
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, ServerErrorKind};
+use redis::aio::PubSubStream;
+use redis::cluster::ClusterClient;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, RedisError, ServerErrorKind,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::address::Address;
+use super::connection::Connection;
+use super::durability::Durability;
+use super::fitness::Traits;
 use super::keys::NEWS;
 use crate::store::StoreError;
 
 /// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long an answer may take before Redis counts as away.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -21,14 +29,24 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long to wait before the connection is made anew.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How often an idle connection is tried.
-const PING: Duration = Duration::from_secs(2);
+/// Tries of a request on a Redis Cluster whose nodes change or do not answer.
+const CLUSTER_RETRIES: u32 = 4;
+
+/// How often Redis is asked how it is: whether it answers, and how full it is.
+const PING: Duration = Duration::from_secs(1);
+
+/// How long a replica, or the log, may take to have what was written, in milliseconds.
+const CONFIRM_MS: u64 = 5_000;
 
 /// Why Redis cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTrouble {
     /// The URL is no URL of a Redis.
-    #[error("{0} is no Redis URL: it must look like redis://[user:password@]host[:port][/db]")]
+    #[error(
+        "{0} is no Redis URL: it must look like redis://[user:password@]host[:port][/db] (rediss:// for \
+         TLS, hosts with commas between for a cluster), unix:///path, or \
+         redis+sentinel://[user:password@]host[:port][,host]/name[/db]"
+    )]
     Url(String),
     /// It cannot be reached, or refuses the credentials.
     #[error("Redis at {address} {what}: {detail}")]
@@ -51,59 +69,153 @@ pub enum RedisTrouble {
 }
 
 enum State {
-    Up(MultiplexedConnection),
+    Up(Connection),
     Down(String),
 }
 
 /// The way to Redis.
 pub(super) struct Link {
-    client: Client,
-    address: String,
+    address: Address,
+    durability: Durability,
     state: Mutex<State>,
     lost: Notify,
+    percent_full: AtomicU64,
+    epoch: Mutex<Arc<str>>,
+    confirmed: Confirmed,
+}
+
+/// Confirmations that requests share: each waits for one that began after its own step.
+#[derive(Default)]
+struct Confirmed {
+    asked: AtomicU64,
+    done: AtomicU64,
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Link {
-    /// Leaves out the client, which has the password.
+    /// Leaves out the address, which has the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
-            .field("address", &self.address)
+            .field("address", &self.address.shown())
             .finish_non_exhaustive()
     }
 }
 
 /// What a connection attempt gives.
 pub(super) struct Connected {
-    connection: MultiplexedConnection,
+    connection: Connection,
+    epoch: String,
     news: PubSubStream,
 }
 
 impl Link {
     /// Reads the URL; connects nowhere yet.
-    pub(super) fn new(url: &str) -> Result<Self, RedisTrouble> {
-        // A URL may hold a password, and must not come back whole.
-        let shown = || {
-            url.rsplit_once('@')
-                .map_or(url, |(_, host)| host)
-                .to_owned()
-        };
-        let client = Client::open(url).map_err(|_| RedisTrouble::Url(shown()))?;
-        let address = client.get_connection_info().addr().to_string();
+    pub(super) fn new(url: &str, durability: Durability) -> Result<Self, RedisTrouble> {
         Ok(Self {
-            client,
-            address,
+            address: Address::parse(url)?,
+            durability,
             state: Mutex::new(State::Down("not connected yet".into())),
             lost: Notify::new(),
+            percent_full: AtomicU64::new(0),
+            epoch: Mutex::new(Arc::from("")),
+            confirmed: Confirmed::default(),
         })
+    }
+
+    /// Stays the same while nothing acknowledged can have been lost ([`Traits::epoch`]).
+    pub(super) fn epoch(&self) -> Arc<str> {
+        let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        epoch.clone()
+    }
+
+    /// Refuses what would fill Redis further when it is as full as that already.
+    pub(super) fn check_room(&self, percent_max: u64) -> Result<(), StoreError> {
+        let percent = self.percent_full.load(Ordering::Relaxed);
+        if percent < percent_max {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable(format!(
+            "Redis at {} is {percent} % full, and takes no such calls from {percent_max} % on: \
+             raise maxmemory, or let workers settle what there is",
+            self.address.shown()
+        )))
+    }
+
+    /// Returns when what was written over this connection is as durable as was asked for.
+    pub(super) async fn confirm(
+        &self,
+        connection: &mut Connection,
+        key: &[u8],
+    ) -> Result<(), StoreError> {
+        let mut cmd = match self.durability {
+            Durability::Memory => return Ok(()),
+            // One that syncs always replies only then; the start has seen to that.
+            Durability::Aof if self.epoch().starts_with("log-") => return Ok(()),
+            Durability::Aof => {
+                let mut cmd = redis::cmd("WAITAOF");
+                cmd.arg(1).arg(0);
+                cmd
+            }
+            Durability::Replicated => {
+                let mut cmd = redis::cmd("WAIT");
+                cmd.arg(1);
+                cmd
+            }
+        };
+        cmd.arg(CONFIRM_MS);
+        if let Connection::Cluster(_) = connection {
+            return self.ask_to_confirm(connection, key, &cmd).await;
+        }
+        let own = self.confirmed.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let _turn = self.confirmed.turn.lock().await;
+        if self.confirmed.done.load(Ordering::SeqCst) >= own {
+            return Ok(());
+        }
+        let all = self.confirmed.asked.load(Ordering::SeqCst);
+        self.ask_to_confirm(connection, key, &cmd).await?;
+        self.confirmed.done.store(all, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn ask_to_confirm(
+        &self,
+        connection: &mut Connection,
+        key: &[u8],
+        cmd: &Cmd,
+    ) -> Result<(), StoreError> {
+        let answer = connection.send_to_node_of(key, cmd).await;
+        let answer = answer.map_err(|error| self.failed(&error))?;
+        // WAIT tells how many replicas have it, WAITAOF first whether the log here has.
+        let count = match &answer {
+            redis::Value::Array(counts) => counts.first(),
+            count => Some(count),
+        };
+        if matches!(count, Some(redis::Value::Int(1..))) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable(format!(
+            "Redis at {} has carried it out, but within {CONFIRM_MS} ms it was not as durable as \
+             --redis-durability {} asks for",
+            self.address.shown(),
+            self.durability
+        )))
     }
 
     /// Lets requests go over a connection.
     pub(super) fn begin(&self, connected: &Connected) {
+        self.set_epoch(&connected.epoch);
         self.set(State::Up(connected.connection.clone()));
     }
 
+    fn set_epoch(&self, epoch: &str) {
+        let mut known = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        if &**known != epoch {
+            *known = epoch.into();
+        }
+    }
+
     /// Returns the connection that all share.
-    pub(super) fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
+    pub(super) fn connection(&self) -> Result<Connection, StoreError> {
         match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Up(connection) => Ok(connection.clone()),
             State::Down(why) => Err(StoreError::Unavailable(why.clone())),
@@ -134,92 +246,106 @@ impl Link {
             ),
             _ => error.is_connection_dropped() || error.is_timeout(),
         };
-        if is_lost {
-            self.set(State::Down(format!("Redis at {}: {error}", self.address)));
+        let is_cluster = matches!(self.connection(), Ok(Connection::Cluster(_)));
+        if is_cluster {
+            // Its connection looks for the nodes by itself, and others go on meanwhile.
+            tracing::debug!(%error, "a node of the Redis Cluster has failed");
+        } else if is_lost {
+            self.set(State::Down(format!(
+                "Redis at {}: {error}",
+                self.address.shown()
+            )));
             self.lost.notify_one();
         } else {
             tracing::warn!(%error, "Redis has refused a script");
         }
-        StoreError::Unavailable(format!("Redis at {}: {error}", self.address))
+        StoreError::Unavailable(format!("Redis at {}: {error}", self.address.shown()))
     }
 
     /// Connects, looks whether this Redis may be used, and listens for news.
     pub(super) async fn connect(&self) -> Result<Connected, RedisTrouble> {
-        let away = |error: RedisError| self.away(&error);
+        let mut nodes = self.address.nodes().await?.into_iter();
+        let mut last = None;
+        for node in nodes.by_ref() {
+            match self.connect_to(node).await {
+                Ok(connected) => return Ok(connected),
+                Err(trouble) => last = Some(trouble),
+            }
+        }
+        Err(last.unwrap_or_else(|| RedisTrouble::Url(self.address.shown().to_owned())))
+    }
+
+    async fn connect_to(&self, node: ConnectionInfo) -> Result<Connected, RedisTrouble> {
+        let address = node.addr().to_string();
+        let away = |error: RedisError| away(&address, &error);
+        let client = Client::open(node.clone()).map_err(away)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(ANSWER));
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await.map_err(away)?;
-        self.examine(&mut connection).await?;
-        let mut listener = tokio::time::timeout(CONNECT, self.client.get_async_pubsub())
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = Connection::One(connecting.await.map_err(away)?);
+        let traits = traits_of(&mut connection).await.map_err(away)?;
+        if traits.iter().any(Traits::is_cluster) {
+            let unfit = |what: &str| RedisTrouble::Unfit {
+                address: address.clone(),
+                what: what.into(),
+            };
+            if node.redis_settings().db() != 0 {
+                return Err(unfit("is a Redis Cluster, which has database 0 only"));
+            }
+            let seeds = self.address.nodes().await?;
+            let cluster = ClusterClient::builder(seeds)
+                .connection_timeout(CONNECT)
+                .response_timeout(ANSWER)
+                .retries(CLUSTER_RETRIES)
+                .build()
+                .map_err(away)?;
+            let cluster = cluster.get_async_connection().await.map_err(away)?;
+            connection = Connection::Cluster(cluster);
+        }
+        let epoch = self.examine(&mut connection, &address).await?;
+        let mut listener = tokio::time::timeout(CONNECT, client.get_async_pubsub())
             .await
-            .map_err(|_| {
-                self.away(&RedisError::from(std::io::Error::from(
-                    std::io::ErrorKind::TimedOut,
-                )))
-            })?
+            .map_err(|_| away(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?
             .map_err(away)?;
         listener.subscribe(NEWS).await.map_err(away)?;
+        let news = listener.into_on_message();
         Ok(Connected {
             connection,
-            news: listener.into_on_message(),
+            epoch,
+            news,
         })
     }
 
-    fn away(&self, error: &RedisError) -> RedisTrouble {
-        let what = match error.kind() {
-            ErrorKind::AuthenticationFailed => {
-                "refuses the credentials (they stand in the URL: redis://user:password@host)"
+    /// Looks whether every primary keeps what it is given; returns the epoch.
+    async fn examine(
+        &self,
+        connection: &mut Connection,
+        address: &str,
+    ) -> Result<String, RedisTrouble> {
+        let traits = traits_of(connection).await;
+        let traits = traits.map_err(|error| away(address, &error))?;
+        for one in &traits {
+            if let Some(what) = one.unfit(self.durability) {
+                let address = address.to_owned();
+                return Err(RedisTrouble::Unfit { address, what });
             }
-            _ if error.code() == Some("NOAUTH") => {
-                "wants a password (redis://:password@host, or redis://user:password@host)"
-            }
-            ErrorKind::Io => "cannot be reached",
-            _ => "cannot be used",
-        };
-        RedisTrouble::Away {
-            address: self.address.clone(),
-            what,
-            detail: error.to_string(),
+            one.tell(address);
         }
+        Ok(self.note(&traits))
     }
 
-    /// Looks whether this Redis keeps what it is given.
-    async fn examine(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisTrouble> {
-        let info: String = redis::cmd("INFO")
-            .query_async(connection)
-            .await
-            .map_err(|error| self.away(&error))?;
-        if let Some(what) = unfit(&info) {
-            let address = self.address.clone();
-            return Err(RedisTrouble::Unfit { address, what });
+    /// Notes how full the fullest is; returns the epoch of all together.
+    fn note(&self, traits: &[Traits]) -> String {
+        let fullest = traits.iter().map(Traits::percent_full).max();
+        self.percent_full
+            .store(fullest.unwrap_or(0), Ordering::Relaxed);
+        if self.durability == Durability::Replicated {
+            return "replicated".into();
         }
-        let mut asking = redis::cmd("CONFIG");
-        asking.arg("GET").arg("appendfsync");
-        // Managed services forbid CONFIG; then nobody can say.
-        let told = asking.query_async::<Vec<String>>(connection).await;
-        let appendfsync = told.ok().and_then(|values| values.into_iter().nth(1));
-        let aof = field(&info, "aof_enabled") == Some("1");
-        match (aof, appendfsync.as_deref()) {
-            (true, Some("always")) => tracing::info!(
-                redis.address = self.address,
-                "Redis syncs every write: what is acknowledged survives its crash"
-            ),
-            (true, sync) => tracing::warn!(
-                redis.address = self.address,
-                redis.appendfsync = sync.unwrap_or("unknown"),
-                "Redis may lose its last writes in a crash, acknowledged ones too; \
-                 appendfsync always rules that out"
-            ),
-            (false, _) => tracing::warn!(
-                redis.address = self.address,
-                "Redis keeps no log (appendonly no): a restart of it may lose every queue"
-            ),
-        }
-        Ok(())
+        let mut epochs: Vec<String> = traits.iter().map(Traits::epoch).collect();
+        epochs.sort();
+        epochs.join(",")
     }
 
     /// Keeps the connection until told to stop. `hear` gets every piece of news, and nothing
@@ -233,14 +359,14 @@ impl Link {
         let mut connected = Some(first);
         let mut known = String::new();
         while !stop.is_cancelled() {
-            let Some(Connected { connection, news }) = connected.take() else {
+            let Some(now) = connected.take() else {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(RETRY) => {}
                 }
                 match self.connect().await {
                     Ok(again) => {
-                        tracing::info!(redis.address = self.address, "Redis is back");
+                        tracing::info!(redis.address = self.address.shown(), "Redis is back");
                         known.clear();
                         connected = Some(again);
                     }
@@ -255,11 +381,11 @@ impl Link {
                 }
                 continue;
             };
-            self.set(State::Up(connection.clone()));
+            self.begin(&now);
             hear(None);
-            self.listen(connection, news, &stop, &hear).await;
+            self.listen(now.connection, now.news, &stop, &hear).await;
             if self.trouble().is_none() {
-                let text = format!("Redis at {}: the connection was lost", self.address);
+                let text = format!("Redis at {}: the connection was lost", self.address.shown());
                 self.set(State::Down(text));
             }
         }
@@ -267,7 +393,7 @@ impl Link {
 
     async fn listen(
         &self,
-        mut connection: MultiplexedConnection,
+        mut connection: Connection,
         mut news: PubSubStream,
         stop: &CancellationToken,
         hear: &impl Fn(Option<&str>),
@@ -286,10 +412,15 @@ impl Link {
                     None => return,
                 },
                 _ = pings.tick() => {
-                    let pong = redis::cmd("PING").query_async::<String>(&mut connection).await;
-                    if let Err(error) = pong {
-                        self.failed(&error);
-                        return;
+                    match traits_of(&mut connection).await {
+                        Ok(traits) => self.set_epoch(&self.note(&traits)),
+                        Err(error) => {
+                            self.failed(&error);
+                            // Of a cluster the other nodes go on.
+                            if self.trouble().is_some() {
+                                return;
+                            }
+                        }
                     }
                 }
             }
@@ -297,66 +428,44 @@ impl Link {
     }
 }
 
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = info.lines();
-    lines
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
-}
-
-/// Says why a Redis must not be used, from what it tells of itself.
-fn unfit(info: &str) -> Option<String> {
-    let version = field(info, "redis_version").unwrap_or("unknown");
-    let major = version
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
-    if major.is_none_or(|major| major < 7) {
-        return Some(format!("is version {version}; Gangline needs 7.0 or later"));
-    }
-    if field(info, "role") == Some("slave") {
-        return Some("is a replica, which takes no writes: give the address of its primary".into());
-    }
-    if field(info, "cluster_enabled") == Some("1") {
-        return Some("is a node of a Redis Cluster, which this version cannot use yet".into());
-    }
-    let policy = field(info, "maxmemory_policy").unwrap_or("noeviction");
-    if field(info, "maxmemory").is_some_and(|bytes| bytes != "0") && policy != "noeviction" {
-        return Some(format!(
-            "drops keys when its memory is full (maxmemory-policy {policy}), and queues with \
-             them: set `maxmemory-policy noeviction`"
-        ));
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "redis_version:7.0.15\r\nrole:master\r\ncluster_enabled:0\r\n\
-                        maxmemory:0\r\nmaxmemory_policy:noeviction\r\n";
-
-    #[test]
-    fn a_redis_that_would_lose_queues_is_refused_with_what_to_do() {
-        assert_eq!(unfit(GOOD), None);
-        for (from, to, expected) in [
-            ("7.0.15", "6.2.1", "7.0 or later"),
-            ("role:master", "role:slave", "primary"),
-            ("cluster_enabled:0", "cluster_enabled:1", "Cluster"),
-        ] {
-            let told = unfit(&GOOD.replace(from, to)).unwrap();
-            assert!(told.contains(expected), "{told}");
+fn away(address: &str, error: &RedisError) -> RedisTrouble {
+    let what = match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            "refuses the credentials (they stand in the URL: redis://user:password@host)"
         }
-        let evicts = GOOD.replace("noeviction", "allkeys-lru");
-        assert_eq!(unfit(&evicts), None, "without a limit nothing is dropped");
-        let told = unfit(&evicts.replace("maxmemory:0", "maxmemory:1000000")).unwrap();
-        assert!(told.contains("maxmemory-policy noeviction"), "{told}");
+        _ if error.code() == Some("NOAUTH") => {
+            "wants a password (redis://:password@host, or redis://user:password@host)"
+        }
+        ErrorKind::Io => "cannot be reached",
+        _ => "cannot be used",
+    };
+    RedisTrouble::Away {
+        address: address.to_owned(),
+        what,
+        detail: error.to_string(),
     }
+}
 
-    #[test]
-    fn a_password_in_a_bad_url_is_not_shown() {
-        let told = Link::new("http://me:secret@host").unwrap_err().to_string();
-        assert!(!told.contains("secret"), "{told}");
-    }
+/// Asks every primary what it is.
+async fn traits_of(connection: &mut Connection) -> Result<Vec<Traits>, RedisError> {
+    let infos: Vec<String> = connection.ask_all(&redis::cmd("INFO")).await?;
+    let mut asking = redis::cmd("CONFIG");
+    asking.arg("GET").arg("appendfsync");
+    // Managed services forbid CONFIG; then nobody can say.
+    let told = connection.ask_all::<Vec<String>>(&asking).await;
+    let told = told
+        .unwrap_or_default()
+        .into_iter()
+        .map(|mut one| one.pop());
+    // Where the nodes of a cluster differ, the weakest counts.
+    let told: Vec<Option<String>> = told.collect();
+    let sync = match told.iter().all(|one| one.as_deref() == Some("always")) {
+        true => told.first().cloned().flatten(),
+        false => told
+            .into_iter()
+            .find(|one| one.as_deref() != Some("always"))
+            .flatten(),
+    };
+    let traits = infos.into_iter();
+    Ok(traits.map(|info| Traits::new(info, sync.clone())).collect())
 }

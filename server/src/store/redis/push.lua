@@ -56,7 +56,7 @@ local function push()
   local entries = {}
   for at = FIRST_ITEM, #ARGV do entries[#entries + 1] = ARGV[at] end
   local pushed, fresh, duplicates = sort_out(entries)
-  if #fresh > 0 then
+  if #fresh.records > 0 then
     if q.ended then return complete('over', q.uid, view(q)) end
     if q.sealed then return complete('sealed') end
     add(fresh)

@@ -16,9 +16,14 @@ use crate::queue::command::StreamState;
 pub(super) fn pushed(fields: &mut Fields) -> Decoded<PushReply> {
     let uid = fields.parsed()?;
     let items = fields.bytes()?;
-    let items = items.chunks_exact(7).map(|row| Pushed {
-        id: ItemId(big_endian(&row[1..])),
-        duplicate: row[0] == 1,
+    // Runs of consecutive ids: duplicates or not, the first one, how many.
+    let items = items.chunks_exact(9).flat_map(|run| {
+        let (first, count) = (big_endian(&run[1..7]), big_endian(&run[7..]));
+        let duplicate = run[0] == 1;
+        (first..first + count).map(move |id| Pushed {
+            id: ItemId(id),
+            duplicate,
+        })
     });
     Ok(PushReply {
         uid,

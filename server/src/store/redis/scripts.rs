@@ -5,10 +5,10 @@
 //! The name of the library holds a hash of its text, so that services of several versions can
 //! share a Redis.
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use sha2::{Digest, Sha256};
 
+use super::connection::Connection;
 use crate::queue::digest::hex;
 
 pub(super) const HEAD: &str = include_str!("head.lua");
@@ -67,18 +67,27 @@ impl Scripts {
     /// Sends a call; a Redis that does not know the library is taught it.
     pub(super) async fn send(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         call: &Cmd,
     ) -> Result<Value, RedisError> {
         match call.query_async(connection).await {
             Err(error) if is_unknown_function(&error) => {
                 let mut load = redis::cmd("FUNCTION");
                 load.arg("LOAD").arg("REPLACE").arg(&self.text);
-                load.query_async::<Value>(connection).await?;
+                // Of a cluster only the node that misses it: another may be away.
+                connection.send_to_node_of(first_key(call), &load).await?;
                 call.query_async(connection).await
             }
             answer => answer,
         }
+    }
+}
+
+/// Returns the first key of a call: it stands behind command, function and number of keys.
+pub(super) fn first_key(call: &Cmd) -> &[u8] {
+    match call.args_iter().nth(3) {
+        Some(redis::Arg::Simple(key)) => key,
+        _ => b"",
     }
 }
 

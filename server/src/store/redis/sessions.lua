@@ -3,8 +3,9 @@
 
 local EXPIRED, REPLACED, REVOKED, LEFT = 0, 1, 2, 3
 local ENDINGS_MAX, REMEMBERED_MAX = 1024, 8192
-local ANSWERS_MAX, ANSWERS_PAGE, ANSWER_BYTES = 2048, 64, 15
-local ANSWER_PAGES = ANSWERS_MAX / ANSWERS_PAGE + 1
+-- What a session remembers of settles: how many, in pages of how many, of how many bytes each.
+-- (In a table, since Lua takes no more than 200 locals in one function.)
+local ANSWERS = { max = 2048, page = 64, bytes = 15, pages = 2048 / 64 + 1 }
 local SESSION_LEASES_MAX = 1024
 local REVOKED_MS, ASK_AGAIN_MS = 60000, 1000
 local NO_REQUEST = '00000000000000000000'
@@ -121,33 +122,43 @@ end
 
 local function answer_page(session, number) return session.no .. ':' .. number end
 
+-- A page of answers that is being written, as one text.
+local function answer_text(field)
+  local page = answers[field]
+  if page then
+    answers[field] = { table.concat(page) }
+    return answers[field][1]
+  end
+  return call('HGET', K.answers, field) or ''
+end
+
 -- Notes a settle of this session that counted.
 local function remember(session, id, lease, outcome)
-  local number = floor(session.answers / ANSWERS_PAGE)
+  local number = floor(session.answers / ANSWERS.page)
   local field = answer_page(session, number)
-  if session.answers % ANSWERS_PAGE == 0 then
-    answers[field] = ''
-    local old = answer_page(session, number - ANSWER_PAGES)
-    if number >= ANSWER_PAGES then call('HDEL', K.answers, old) end
+  local page = answers[field]
+  if not page then
+    page = { session.answers % ANSWERS.page > 0 and answer_text(field) or nil }
+    answers[field], answers_changed[field] = page, true
+    if session.answers % ANSWERS.page == 0 and number >= ANSWERS.pages then
+      call('HDEL', K.answers, answer_page(session, number - ANSWERS.pages))
+    end
   end
-  local page = answers[field] or call('HGET', K.answers, field)
-  answers[field] = page .. struct.pack('>I6I8B', id, lease, outcome)
-  answers_changed[field] = true
+  page[#page + 1] = pack('>I6I8B', id, lease, outcome)
   session.answers = session.answers + 1
   sessions_changed[session.id] = session
 end
 
 -- Tells whether this very settle of this session counted before.
 local function remembers(session, id, lease, outcome)
-  local wanted = struct.pack('>I6I8B', id, lease, outcome)
-  local oldest = max(session.answers - ANSWERS_MAX, 0)
-  for number = floor((session.answers - 1) / ANSWERS_PAGE), floor(oldest / ANSWERS_PAGE), -1 do
-    local field = answer_page(session, number)
-    local page = answers[field] or call('HGET', K.answers, field) or ''
+  local wanted = pack('>I6I8B', id, lease, outcome)
+  local oldest = max(session.answers - ANSWERS.max, 0)
+  for number = floor((session.answers - 1) / ANSWERS.page), floor(oldest / ANSWERS.page), -1 do
+    local page = answer_text(answer_page(session, number))
     local at = string.find(page, wanted, 1, true)
     while at do
-      local slot = (at - 1) / ANSWER_BYTES
-      if slot == floor(slot) and number * ANSWERS_PAGE + slot >= oldest then return true end
+      local slot = (at - 1) / ANSWERS.bytes
+      if slot == floor(slot) and number * ANSWERS.page + slot >= oldest then return true end
       at = string.find(page, wanted, at + 1, true)
     end
   end
@@ -165,8 +176,8 @@ local function end_session(session, how, counted)
   later(K.expires, session.id, false)
   if session.lost > 0 then call('HDEL', K.lost, session.id) end
   if session.answers > 0 then
-    local last, fields = floor((session.answers - 1) / ANSWERS_PAGE), {}
-    for number = max(last - ANSWER_PAGES, 0), last do
+    local last, fields = floor((session.answers - 1) / ANSWERS.page), {}
+    for number = max(last - ANSWERS.pages, 0), last do
       local field = answer_page(session, number)
       fields[#fields + 1] = field
       answers_changed[field] = nil
@@ -272,7 +283,7 @@ complete_sessions = function()
   local pages_written = {}
   for field in pairs(answers_changed) do
     pages_written[#pages_written + 1] = field
-    pages_written[#pages_written + 1] = answers[field]
+    pages_written[#pages_written + 1] = table.concat(answers[field])
   end
   in_parts('HSET', K.answers, pages_written)
 end

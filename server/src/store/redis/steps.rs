@@ -21,6 +21,13 @@ type Answer = Result<Reply, StoreError>;
 /// Tries to change settings while others change them, too.
 const CONFIGURE_TRIES: usize = 16;
 
+/// How full Redis may be, in percent of its `maxmemory`, before pushes are refused: what is there
+/// already needs room while it is leased and settled.
+const PUSH_PERCENT_MAX: u64 = 80;
+
+/// The same for settles that spawn items; all others are taken while Redis runs.
+const SPAWN_PERCENT_MAX: u64 = 95;
+
 impl Inner {
     pub(super) async fn execute(&self, command: Command) -> Answer {
         let random = self.random.draw();
@@ -176,6 +183,7 @@ impl Inner {
         seal: bool,
         random: u64,
     ) -> Answer {
+        self.link.check_room(PUSH_PERCENT_MAX)?;
         let may_create = self.register(queue).await?;
         // Without an Idempotency-Key nothing is read or written under the last key.
         let key = batch.as_ref().map_or("", |batch| &batch.key);
@@ -224,6 +232,13 @@ impl Inner {
     }
 
     async fn exchange(&self, queue: &QueueName, request: &ExchangeRequest, random: u64) -> Answer {
+        if request
+            .settles
+            .iter()
+            .any(|settle| !settle.spawn.is_empty())
+        {
+            self.link.check_room(SPAWN_PERCENT_MAX)?;
+        }
         let mut cmd = self.call(Script::Exchange, queue, None);
         add_exchange(&mut cmd, request, random);
         let (tag, mut fields) = self.step(queue, &cmd).await?;

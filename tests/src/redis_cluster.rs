@@ -1,0 +1,87 @@
+//! A Redis Cluster of a test's own: three primaries on loopback, each with a replica if wanted.
+
+use std::time::Duration;
+
+use crate::redis::{Keeping, TestRedis, free_port};
+
+/// How often a node is asked whether all agree, and how long between.
+const ASKS: usize = 1_500;
+const STEP: Duration = Duration::from_millis(20);
+
+/// A running cluster; dropping it kills its nodes.
+#[derive(Debug)]
+pub struct TestCluster {
+    /// All nodes; the first three were started as primaries.
+    pub nodes: Vec<TestRedis>,
+    /// Where they listen, in one URL.
+    pub url: String,
+}
+
+impl TestCluster {
+    /// Starts three primaries, and a replica of each when asked for.
+    #[must_use]
+    pub fn start(with_replicas: bool) -> Self {
+        let count = if with_replicas { 6 } else { 3 };
+        let nodes: Vec<(TestRedis, String)> = (0..count).map(|_| node()).collect();
+        let slots = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
+        for ((node, _), (first, last)) in nodes.iter().zip(slots) {
+            assert_eq!(node.ask(&["CLUSTER", "ADDSLOTSRANGE", first, last]), "OK");
+        }
+        for (node, bus) in &nodes[1..] {
+            let port = node.port().to_string();
+            let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, bus];
+            assert_eq!(nodes[0].0.ask(&meet), "OK");
+        }
+        let known = format!("cluster_known_nodes:{count}");
+        for (node, _) in &nodes {
+            until(node, &["CLUSTER", "INFO"], &[&known]);
+        }
+        for ((replica, _), (primary, _)) in nodes[3..].iter().zip(&nodes) {
+            let id = primary.ask(&["CLUSTER", "MYID"]);
+            assert_eq!(replica.ask(&["CLUSTER", "REPLICATE", &id]), "OK");
+            until(
+                replica,
+                &["INFO", "replication"],
+                &["master_link_status:up"],
+            );
+        }
+        for (node, _) in &nodes {
+            until(node, &["CLUSTER", "INFO"], &["cluster_state:ok"]);
+        }
+        let nodes: Vec<TestRedis> = nodes.into_iter().map(|(node, _)| node).collect();
+        let hosts: Vec<String> = nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .collect();
+        let url = format!("redis://{}", hosts.join(","));
+        Self { nodes, url }
+    }
+}
+
+fn node() -> (TestRedis, String) {
+    let bus = free_port().to_string();
+    let extra = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus,
+        "--cluster-node-timeout",
+        "1000",
+        "--repl-diskless-sync-delay",
+        "0",
+    ];
+    (TestRedis::start_with(Keeping::Memory, &extra), bus)
+}
+
+/// Asks until the answer has all of these in it.
+fn until(node: &TestRedis, command: &[&str], expected: &[&str]) {
+    let mut answer = String::new();
+    for _ in 0..ASKS {
+        answer = node.ask(command);
+        if expected.iter().all(|text| answer.contains(text)) {
+            return;
+        }
+        std::thread::sleep(STEP);
+    }
+    panic!("no {expected:?}: {answer}");
+}
