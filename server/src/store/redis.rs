@@ -8,6 +8,7 @@
 mod encode;
 mod fields;
 mod head;
+mod jobs;
 mod keys;
 mod link;
 mod look;
@@ -27,6 +28,7 @@ use gangline_protocol::{QueueName, SessionId};
 use redis::{Cmd, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::jobs::RedisJobs;
 pub use self::link::RedisTrouble;
 pub use self::tokens::RedisTokens;
 

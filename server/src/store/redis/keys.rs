@@ -34,6 +34,9 @@
 //! trace context), then of these what it has (`I6`, `I2`, `I2` length and key, one byte length
 //! and trace context), then the payload as it was sent.
 //!
+//! `gangline:{…}:job` is what the controller said last of the queue's Job, as JSON; no script reads
+//! it, and it goes by itself.
+//!
 //! Beside the queues there is `gangline:{queues}`, a sorted set of all queue names by when some
 //! replica should look after them, and the channel `gangline:news`.
 
@@ -60,6 +63,11 @@ const PARTS: [&str; 31] = [
     "results", "gone", "fresh:0", "fresh:1", "fresh:2", "fresh:3", "fresh:4", "fresh:5", "fresh:6",
     "fresh:7", "fresh:8", "fresh:9",
 ];
+
+/// Where the report of a queue's Job is.
+pub(super) fn job(queue: &QueueName) -> String {
+    format!("gangline:{{{}}}:job", queue.full())
+}
 
 /// Adds the keys of a queue to a call of a script, with their number before them.
 pub(super) fn add(cmd: &mut Cmd, queue: &QueueName, batch: Option<&str>) {
