@@ -4,7 +4,9 @@ mod http;
 
 pub use http::HttpQueueService;
 
-use gangline_protocol::{Json, QueueName, QueueStatus, StopOutcome, WorkerName, WorkerView};
+use gangline_protocol::{
+    JobReport, Json, QueueName, QueueStatus, StopOutcome, WorkerName, WorkerView,
+};
 
 /// What a queue is filled with.
 #[derive(Debug, Clone)]
@@ -79,6 +81,15 @@ pub trait QueueService: Send + Sync + 'static {
         _pod_uid: &str,
     ) -> impl Future<Output = Answer<Option<bool>>> + Send {
         async { Ok(None) }
+    }
+
+    /// Says how the Job of a queue is, for whoever looks at the queue.
+    fn report(
+        &self,
+        _queue: &QueueName,
+        _report: &JobReport,
+    ) -> impl Future<Output = Answer<()>> + Send {
+        async { Ok(()) }
     }
 
     /// Returns the token for the workers of a Job, if they need one.

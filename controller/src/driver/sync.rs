@@ -14,6 +14,7 @@ use super::cluster::{Cluster, Creation, gone, lock};
 use super::complaint::Complaint;
 use super::events::Recorder;
 use super::memory::{Memory, random};
+use super::report::Reports;
 use super::service::{QueueService, ServiceError};
 use super::settings::{Settings, TokenDelivery};
 use super::view::{self, FillError};
@@ -100,6 +101,7 @@ pub(crate) struct Syncer<Q> {
     pub(crate) settings: Settings,
     pub(crate) recorder: Recorder,
     pub(crate) memories: Mutex<HashMap<Uid, Memory>>,
+    pub(crate) reports: Reports,
 }
 
 impl<Q: QueueService> Syncer<Q> {
@@ -112,7 +114,9 @@ impl<Q: QueueService> Syncer<Q> {
         let scope = self.settings.scope();
         if !scope.contains(&job) || conditions::finished(&job.status.conditions).is_some() {
             self.note_skipped(&job);
-            return self.release_orphans(key, Some(&job)).await;
+            let again = self.report(key).await;
+            let orphans = self.release_orphans(key, Some(&job)).await?;
+            return Ok(earliest(orphans, again));
         }
         let uid = job.uid().to_owned();
         let mut memory = lock(&self.memories).remove(&uid).unwrap_or_default();
@@ -121,15 +125,32 @@ impl<Q: QueueService> Syncer<Q> {
             Ok(_) => 0,
             Err(_) => memory.failures.saturating_add(1),
         };
-        // Pods may have gone meanwhile.
-        let mut memories = lock(&self.memories);
-        if let Some(meanwhile) = memories.remove(&uid) {
-            for pod in meanwhile.gone {
-                memory.remember_gone(pod);
+        {
+            // Pods may have gone meanwhile.
+            let mut memories = lock(&self.memories);
+            if let Some(meanwhile) = memories.remove(&uid) {
+                for pod in meanwhile.gone {
+                    memory.remember_gone(pod);
+                }
             }
+            memories.insert(uid, memory);
         }
-        memories.insert(uid, memory);
-        result
+        let again = self.report(key).await;
+        result.map(|next| earliest(next, again))
+    }
+
+    /// Tells the queue service how the Job `key` is now; returns when to do so again.
+    async fn report(&self, key: &Key) -> Option<Duration> {
+        let job = lock(&self.cluster.jobs).get(key).cloned()?;
+        if !self.settings.scope().contains(&job) {
+            return None;
+        }
+        let mut pods = lock(&self.cluster.pods).owned(key);
+        pods.retain(|pod| {
+            pod.controller()
+                .is_some_and(|owner| claim::is_owner(&job, owner))
+        });
+        self.reports.tell(&self.service, &job, &pods).await
     }
 
     /// Returns how long to wait after a failed sync.
@@ -180,6 +201,7 @@ impl<Q: QueueService> Syncer<Q> {
     /// Forgets a Job that is gone.
     pub(crate) fn forget(&self, uid: &str) {
         lock(&self.memories).remove(uid);
+        self.reports.forget(uid);
     }
 
     fn note_skipped(&self, job: &Arc<Job>) {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use futures::stream;
 use gangline_protocol::limits::PUSH_ITEMS_MAX;
 use gangline_protocol::{
-    ErrorCode, Json, NewItem, QueueName, QueueStatus, SettingsPatch, StopOutcome, WorkerName,
-    WorkerView,
+    ErrorCode, JobReport, Json, NewItem, QueueName, QueueStatus, SettingsPatch, StopOutcome,
+    WorkerName, WorkerView,
 };
 use gangline_worker::{Client, ClientError};
 use serde_json::value::RawValue;
@@ -134,6 +134,10 @@ impl QueueService for HttpQueueService {
             Err(error) if error.code() != Some(ErrorCode::QueueNotFound) => Err(error.into()),
             Err(_) | Ok(()) => Ok(()),
         }
+    }
+
+    async fn report(&self, queue: &QueueName, report: &JobReport) -> Answer<()> {
+        Ok(self.client.report_job(queue, report).await?)
     }
 
     async fn worker_token(&self, _: &QueueName, _: &str) -> Answer<Option<String>> {
