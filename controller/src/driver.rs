@@ -12,6 +12,7 @@ mod memory;
 mod orphans;
 mod patch;
 mod progress;
+mod report;
 mod resources;
 mod schedule;
 mod service;
@@ -48,6 +49,7 @@ use cache::{Key, Owner, Source, Store};
 use cluster::{Cluster, lock};
 use events::Recorder;
 use leader::Election;
+use report::Reports;
 use schedule::Schedule;
 use sync::{SyncError, Syncer};
 
@@ -76,6 +78,7 @@ impl<Q: QueueService> Controller<Q> {
             memories: Mutex::default(),
             tokens: Mutex::default(),
             left: Mutex::default(),
+            reports: Reports::default(),
         };
         Self {
             syncer: Arc::new(syncer),

@@ -13,6 +13,7 @@ pub mod error;
 pub mod exchange;
 pub mod ids;
 pub mod item;
+pub mod job;
 pub mod limits;
 pub mod queue;
 pub mod time;
@@ -29,6 +30,7 @@ pub use ids::{
     TokenId, WorkerName,
 };
 pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
+pub use job::{ConditionReport, JobReport, PodReport};
 pub use queue::{
     Counts, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerRecord, WorkerView,
 };

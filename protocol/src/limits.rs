@@ -155,3 +155,24 @@ pub const TOKEN_LIFE_MS_MAX: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
 ///
 /// Each costs a dozen series in the monitoring system, for as long as that remembers.
 pub const METRICS_QUEUES_MAX: usize = 200;
+
+/// Most Pods in one report of a Job.
+///
+/// A screen shows fewer; the newest are what people look for.
+pub const JOB_PODS_MAX: usize = 200;
+
+/// Most conditions in one report of a Job.
+pub const JOB_CONDITIONS_MAX: usize = 32;
+
+/// Longest text in a report of a Job, in bytes.
+pub const JOB_TEXT_BYTES_MAX: usize = 1_024;
+
+/// Jobs whose reports are kept; the oldest report goes first.
+///
+/// A full report of 200 Pods is some 60 KiB, and most have a dozen.
+pub const JOB_REPORTS_MAX: usize = 1_000;
+
+/// Points of time in the history of one queue; as it grows, every second one is left out.
+///
+/// Enough for a smooth line on a screen.
+pub const HISTORY_POINTS_MAX: usize = 240;

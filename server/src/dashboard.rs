@@ -10,45 +10,40 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
+const HTML: &str = "text/html; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// Names files of the page under their paths.
+macro_rules! files {
+    ($($kind:ident $path:literal $name:literal,)*) => {
+        [$(($path, $kind, include_str!(concat!("dashboard/", $name)))),*]
+    };
+}
+
 /// Path, content type and content of each file.
-const FILES: [(&str, &str, &str); 7] = [
-    (
-        "/dashboard",
-        "text/html; charset=utf-8",
-        include_str!("dashboard/index.html"),
-    ),
-    (
-        "/dashboard/page.css",
-        "text/css; charset=utf-8",
-        include_str!("dashboard/page.css"),
-    ),
-    (
-        "/dashboard/icon.svg",
-        "image/svg+xml",
-        include_str!("dashboard/icon.svg"),
-    ),
-    (
-        "/dashboard/page.js",
-        SCRIPT,
-        include_str!("dashboard/page.js"),
-    ),
-    (
-        "/dashboard/service.js",
-        SCRIPT,
-        include_str!("dashboard/service.js"),
-    ),
-    (
-        "/dashboard/view.js",
-        SCRIPT,
-        include_str!("dashboard/view.js"),
-    ),
-    (
-        "/dashboard/words.js",
-        SCRIPT,
-        include_str!("dashboard/words.js"),
-    ),
+#[rustfmt::skip]
+const FILES: [(&str, &str, &str); 19] = files![
+    HTML "/dashboard" "index.html",
+    STYLE "/dashboard/style.css" "style.css",
+    STYLE "/dashboard/parts.css" "parts.css",
+    IMAGE "/dashboard/icon.svg" "icon.svg",
+    SCRIPT "/dashboard/actions.js" "actions.js",
+    SCRIPT "/dashboard/app.js" "app.js",
+    SCRIPT "/dashboard/certificate.js" "certificate.js",
+    SCRIPT "/dashboard/chart.js" "chart.js",
+    SCRIPT "/dashboard/dead.js" "dead.js",
+    SCRIPT "/dashboard/dom.js" "dom.js",
+    SCRIPT "/dashboard/explain.js" "explain.js",
+    SCRIPT "/dashboard/job.js" "job.js",
+    SCRIPT "/dashboard/open.js" "open.js",
+    SCRIPT "/dashboard/pods.js" "pods.js",
+    SCRIPT "/dashboard/queues.js" "queues.js",
+    SCRIPT "/dashboard/results.js" "results.js",
+    SCRIPT "/dashboard/service.js" "service.js",
+    SCRIPT "/dashboard/words.js" "words.js",
+    SCRIPT "/dashboard/workers.js" "workers.js",
 ];
 
 /// Makes the routes of the page.

@@ -7,7 +7,9 @@ mod body;
 mod events;
 mod gate;
 mod health;
+mod history;
 mod items;
+mod jobs;
 mod openapi;
 mod params;
 mod problem;
@@ -20,6 +22,8 @@ mod stream;
 mod tokens;
 mod workers;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::FromRef;
@@ -30,16 +34,20 @@ pub use gate::Gate;
 use problem::Failure;
 pub use routes::{Need, ROUTES, Route};
 
+use crate::history::History;
+use crate::jobs::JobStore;
 use crate::service::Service;
 use crate::tokens::Tokens;
 use rates::Rates;
 
 /// What every handler may use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct App {
     pub(crate) service: Service,
     pub(crate) rates: Rates,
     pub(crate) gate: Gate,
+    pub(crate) history: History,
+    pub(crate) jobs: Arc<dyn JobStore>,
 }
 
 impl FromRef<App> for Tokens {
@@ -48,12 +56,14 @@ impl FromRef<App> for Tokens {
     }
 }
 
-/// Makes the routes of the API over a service.
-pub fn router(service: Service, gate: Gate) -> Router {
+/// Makes the routes of the API over a service, and what it knows beside its queues.
+pub fn router(service: Service, gate: Gate, history: History, jobs: Arc<dyn JobStore>) -> Router {
     let app = App {
         service,
         rates: Rates::default(),
         gate: gate.clone(),
+        history,
+        jobs,
     };
     let queue = Router::new()
         .route(
@@ -77,6 +87,8 @@ pub fn router(service: Service, gate: Gate) -> Router {
         .route("/workers", get(workers::list))
         .route("/workers/{name}", get(workers::look))
         .route("/workers/{name}/revoke", post(workers::revoke))
+        .route("/history", get(history::history))
+        .route("/job", get(jobs::get).put(jobs::put))
         .route("/results", get(results::results))
         .route("/wait", get(queues::wait));
     let api = Router::new()

@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{SystemClock, SystemRandom};
 use crate::config::{Config, LimitsConfig, StoreConfig};
 use crate::connections;
+use crate::history::{self, History};
 use crate::http::{Access, Gate, router};
 use crate::hub::Hub;
+use crate::jobs::{JobStore, JobsInMemory};
 use crate::metrics::Metrics;
 use crate::rate::RateLimit;
 use crate::service::Service;
@@ -79,6 +81,8 @@ pub struct Server {
     limits: LimitsConfig,
     service: Service,
     store: Open,
+    history: History,
+    jobs: Arc<dyn JobStore>,
 }
 
 /// A store that is open.
@@ -101,6 +105,14 @@ impl Open {
         match self {
             Self::Embedded(store) => store.stopped(),
             Self::Redis(_) => CancellationToken::new(),
+        }
+    }
+
+    /// Returns the place of what controllers say of their Jobs.
+    fn jobs(&self) -> Arc<dyn JobStore> {
+        match self {
+            Self::Embedded(_) => Arc::new(JobsInMemory::default()),
+            Self::Redis(store) => Arc::new(store.jobs()),
         }
     }
 
@@ -147,6 +159,7 @@ impl Server {
         let hub = Hub::default();
         let metrics = Arc::new(Metrics::default());
         let (store, kept) = open(store, hub.clone(), metrics.clone()).await?;
+        let jobs = store.jobs();
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
         let tokens = Tokens::open(kept, clock, random).await;
         let gate = Gate {
@@ -163,6 +176,8 @@ impl Server {
             limits,
             service: Service::new(Arc::new(guarded), hub),
             store,
+            history: History::new(Arc::new(SystemClock)),
+            jobs,
         })
     }
 
@@ -190,16 +205,19 @@ impl Server {
             limits,
             service,
             store,
+            history,
+            jobs,
         } = self;
         let store_stopped = store.stopped();
         let stop = CancellationToken::new();
         let (metrics, tokens) = (gate.metrics.clone(), gate.tokens.clone());
-        let router = router(service.clone(), gate);
+        let router = router(service.clone(), gate, history.clone(), jobs);
         let places = limits.connections_max;
         let serve = connections::serve(listener, router, places, metrics, stop.clone());
         tokio::pin!(serve);
         let result = tokio::select! {
             () = keep_up(tokens) => Ok(()),
+            () = history::keep(&service, &history) => Ok(()),
             () = &mut serve => Ok(()),
             () = shutdown.cancelled() => Ok(()),
             () = store_stopped.cancelled() => {

@@ -129,7 +129,11 @@ impl Browser {
 
     /// Returns the visible text of the first element that a selector finds.
     pub async fn text(&mut self, selector: &str) -> String {
-        let expression = format!("document.querySelector({selector:?})?.innerText ?? ''");
+        // What is not rendered would tell its whole text.
+        let expression = format!(
+            "(() => {{ const found = document.querySelector({selector:?}); \
+             return found?.checkVisibility() ? found.innerText : ''; }})()"
+        );
         let text = self.evaluate(&expression).await;
         text.as_str().unwrap_or_default().to_owned()
     }
@@ -157,6 +161,54 @@ impl Browser {
     /// Waits until the visible text of an element contains a text.
     pub async fn until_contains(&mut self, selector: &str, wanted: &str) -> String {
         self.until(selector, |text| text.contains(wanted)).await
+    }
+
+    /// Clicks the first element that a selector finds.
+    pub async fn click(&mut self, selector: &str) {
+        let expression = format!("document.querySelector({selector:?}).click()");
+        self.evaluate(&expression).await;
+    }
+
+    /// Waits until so many elements are found by a selector.
+    pub async fn until_there_are(&mut self, count: u64, selector: &str) {
+        let expression = format!("document.querySelectorAll({selector:?}).length");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let there = self.evaluate(&expression).await;
+            if there == count {
+                return;
+            }
+            let page = self.text("body").await;
+            let is_late = Instant::now() >= deadline;
+            assert!(!is_late, "{there} of {selector}, not {count}, in:\n{page}");
+            self.evaluate("new Promise((go) => setTimeout(go, 30))")
+                .await;
+        }
+    }
+
+    /// Makes the page so wide and high, on a screen of a colour scheme (`light` or `dark`).
+    pub async fn look_like(&mut self, width: u32, height: u32, scheme: &str) {
+        let is_phone = width < 500;
+        let scale = if is_phone { 2 } else { 1 };
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": is_phone}),
+        )
+        .await;
+        let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.call("Emulation.setEmulatedMedia", json!({"features": features}))
+            .await;
+    }
+
+    /// Returns a picture of what is seen, as the base64 of a PNG.
+    pub async fn picture(&mut self) -> String {
+        let mut picture = self
+            .call("Page.captureScreenshot", json!({"format": "png"}))
+            .await;
+        match picture["data"].take() {
+            Value::String(data) => data,
+            other => panic!("no picture: {other}"),
+        }
     }
 
     /// Returns the addresses of all requests so far.

@@ -7,9 +7,9 @@ use futures::Stream;
 use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
-    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem,
-    Problem, PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome, TokenId, TokenRequest,
-    TokenView, WorkerName, WorkerRecord, WorkerView,
+    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView,
+    JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome,
+    TokenId, TokenRequest, TokenView, WorkerName, WorkerRecord, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -423,6 +423,18 @@ impl Client {
         let request = self.request(Method::POST, &path, Duration::ZERO);
         let reply: serde_json::Value = self.call(request.json(&RevokeRequest { counted })).await?;
         tracing::debug!(worker = %worker, %reply, "revoked");
+        Ok(())
+    }
+
+    /// Says how the Job is whose Pods work on a queue, in the place of what was said before.
+    ///
+    /// # Errors
+    ///
+    /// Unauthorized, unless the client's token has the role admin.
+    pub async fn report_job(&self, queue: &QueueName, report: &JobReport) -> Result<()> {
+        let path = format!("/v1/queues/{queue}/job");
+        let request = self.request(Method::PUT, &path, Duration::ZERO);
+        check(request.json(report).send().await?).await?;
         Ok(())
     }
 

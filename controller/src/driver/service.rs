@@ -7,7 +7,9 @@ pub use http::HttpQueueService;
 
 use std::time::Duration;
 
-use gangline_protocol::{Json, QueueName, QueueStatus, StopOutcome, WorkerName, WorkerView};
+use gangline_protocol::{
+    JobReport, Json, QueueName, QueueStatus, StopOutcome, WorkerName, WorkerView,
+};
 
 use crate::api::Job;
 
@@ -96,6 +98,15 @@ pub trait QueueService: Send + Sync + 'static {
         _job: &Job,
     ) -> impl Future<Output = Answer<Option<String>>> + Send {
         async { Ok(None) }
+    }
+
+    /// Says how the Job of a queue is, for whoever looks at the queue.
+    fn report(
+        &self,
+        _queue: &QueueName,
+        _report: &JobReport,
+    ) -> impl Future<Output = Answer<()>> + Send {
+        async { Ok(()) }
     }
 
     /// Has the token of a Job's workers refused from now on.

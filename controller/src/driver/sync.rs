@@ -14,6 +14,7 @@ use super::cluster::{Cluster, Creation, gone, lock};
 use super::complaint::Complaint;
 use super::events::Recorder;
 use super::memory::{Memory, random};
+use super::report::Reports;
 use super::service::{QueueService, ServiceError};
 use super::settings::Settings;
 use super::tokens::Tokens;
@@ -106,6 +107,7 @@ pub(crate) struct Syncer<Q> {
     pub(crate) tokens: Mutex<Tokens>,
     /// Queues of Jobs that are gone, the oldest first: they may be met again under the same names.
     pub(crate) left: Mutex<VecDeque<QueueUid>>,
+    pub(crate) reports: Reports,
 }
 
 impl<Q: QueueService> Syncer<Q> {
@@ -119,8 +121,10 @@ impl<Q: QueueService> Syncer<Q> {
         let scope = self.settings.scope();
         if !scope.contains(&job) || conditions::finished(&job.status.conditions).is_some() {
             self.note_skipped(&job);
-            let again = self.release_orphans(key, Some(&job)).await?;
-            return Ok(earliest(again, self.revoke_tokens(key, None).await));
+            let again = self.report(key).await;
+            let orphans = self.release_orphans(key, Some(&job)).await?;
+            let revoke_again = self.revoke_tokens(key, None).await;
+            return Ok(earliest(earliest(orphans, again), revoke_again));
         }
         let revoke_again = self.revoke_tokens(key, Some(job.uid())).await;
         let uid = job.uid().to_owned();
@@ -130,15 +134,32 @@ impl<Q: QueueService> Syncer<Q> {
             Ok(_) => 0,
             Err(_) => memory.failures.saturating_add(1),
         };
-        // Pods may have gone meanwhile.
-        let mut memories = lock(&self.memories);
-        if let Some(meanwhile) = memories.remove(&uid) {
-            for pod in meanwhile.gone {
-                memory.remember_gone(pod);
+        {
+            // Pods may have gone meanwhile.
+            let mut memories = lock(&self.memories);
+            if let Some(meanwhile) = memories.remove(&uid) {
+                for pod in meanwhile.gone {
+                    memory.remember_gone(pod);
+                }
             }
+            memories.insert(uid, memory);
         }
-        memories.insert(uid, memory);
-        result.map(|again| earliest(again, revoke_again))
+        let again = self.report(key).await;
+        result.map(|next| earliest(earliest(next, again), revoke_again))
+    }
+
+    /// Tells the queue service how the Job `key` is now; returns when to do so again.
+    async fn report(&self, key: &Key) -> Option<Duration> {
+        let job = lock(&self.cluster.jobs).get(key).cloned()?;
+        if !self.settings.scope().contains(&job) {
+            return None;
+        }
+        let mut pods = lock(&self.cluster.pods).owned(key);
+        pods.retain(|pod| {
+            pod.controller()
+                .is_some_and(|owner| claim::is_owner(&job, owner))
+        });
+        self.reports.tell(&self.service, &job, &pods).await
     }
 
     /// Returns how long to wait after a failed sync.
@@ -189,6 +210,7 @@ impl<Q: QueueService> Syncer<Q> {
     /// Forgets a Job that is gone, but for the queue that it may have left to others.
     pub(crate) fn forget(&self, job: &Job) {
         lock(&self.memories).remove(job.uid());
+        self.reports.forget(job.uid());
         if let Some(queue) = crate::plan::queue::latched_uid(job) {
             let mut left = lock(&self.left);
             if left.len() == LEFT_MAX {

@@ -18,30 +18,68 @@ export function setToken(token) {
   sessionStorage.setItem("token", token);
 }
 
-function get(path, signal) {
-  const token = sessionStorage.getItem("token");
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  return fetch(path, { headers, signal, cache: "no-store" });
-}
-
-async function problem(response) {
-  try {
-    return (await response.json()).detail;
-  } catch {
-    return `the service answered ${response.status}`;
+// An answer that is none: `status` is 0 when nobody answered.
+export class Refused extends Error {
+  constructor(status, detail, code) {
+    super(detail);
+    this.status = status;
+    this.code = code;
   }
 }
 
+async function send(path, { method = "GET", body, signal } = {}) {
+  const headers = {};
+  const token = sessionStorage.getItem("token");
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, {
+      method, headers, signal, cache: "no-store",
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw signal.reason;
+    throw new Refused(0, "the service does not answer");
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new Refused(response.status, problem.detail ?? `the service answered ${response.status}`, problem.code);
+}
+
 // Returns the answer, and what time it was at the service.
-export async function call(path) {
-  const response = await get(path);
-  if (!response.ok) throw new Error(await problem(response));
+export async function call(path, options) {
+  const response = await send(path, options);
   const now = Date.parse(response.headers.get("date") ?? "") || Date.now();
   return { now, ...await response.json() };
 }
 
+// Returns a whole answer as it is.
+export async function download(path) {
+  return (await send(path)).blob();
+}
+
+// Returns the first lines of a long answer, and hangs up.
+export async function lines(path, max) {
+  const abort = new AbortController();
+  const response = await send(path, { signal: abort.signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  let breaks = 0;
+  while (breaks < max) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    text += value;
+    breaks += value.split("\n").length - 1;
+  }
+  abort.abort(new Error("it has enough"));
+  return text.split("\n").slice(0, max).filter(Boolean);
+}
+
+export const pathOf = (queue, rest = "") => `/v1/queues/${encodeURIComponent(queue)}${rest}`;
+
 // EventSource cannot send a header, so the stream is read by hand.
-async function read(path, onConnect, onData) {
+async function read(path, onConnect, onEvent) {
   const abort = new AbortController();
   let watch;
   const heard = () => {
@@ -50,22 +88,22 @@ async function read(path, onConnect, onData) {
   };
   heard();
   try {
-    const response = await get(path, abort.signal);
-    if (response.status === 401) return { unauthorized: await problem(response) };
-    if (!response.ok) throw new Error(await problem(response));
+    const response = await send(path, { signal: abort.signal });
     onConnect();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
-      const { value, done } = await reader.read();
-      if (done) throw new Error("the service has gone");
+      const { value, done } = await reader.read().catch(() => ({ done: true }));
+      if (done) throw abort.signal.reason ?? new Error("the service has gone");
       heard();
       text += value;
       const events = text.split("\n\n");
       text = events.pop();
       for (const event of events) {
-        const data = event.split("\n").find((line) => line.startsWith("data: "));
-        if (data) onData(JSON.parse(data.slice(6)));
+        const rows = event.split("\n");
+        const field = (name) => rows.find((row) => row.startsWith(name))?.slice(name.length);
+        const data = field("data: ");
+        if (data) onEvent(field("event: "), JSON.parse(data));
       }
     }
   } finally {
@@ -75,13 +113,13 @@ async function read(path, onConnect, onData) {
 }
 
 // Follows the events for ever, over any loss; ends only when the token is refused.
-export async function follow(path, { onConnect, onData, onLost }) {
+export async function follow(path, { onConnect, onEvent, onLost }) {
   let wait = RETRY_MS;
   for (;;) {
     try {
-      const end = await read(path, () => { wait = RETRY_MS; onConnect(); }, onData);
-      if (end.unauthorized) return end.unauthorized;
+      await read(path, () => { wait = RETRY_MS; onConnect(); }, onEvent);
     } catch (error) {
+      if (error.status === 401 || error.status === 403) return error;
       onLost(error.message);
     }
     await new Promise((resume) => setTimeout(resume, wait));

@@ -31,7 +31,28 @@ export function totals({ counts }) {
   const ended = counts.done + counts.dead + counts.cancelled + counts.abandoned;
   const all = left + ended;
   // Rounded down: 100 % means all of it.
-  return { left, ended, all, percent: all ? Math.floor((ended / all) * 100) : 0 };
+  return { left, ended, all, share: all ? ended / all : 0, percent: all ? Math.floor((ended / all) * 100) : 0 };
+}
+
+// A worker in a Pod is called by the Pod's uid, which tells nobody anything: the Pod has a name.
+export function workerName(worker, job) {
+  if (!worker) return "a worker";
+  const pod = (job?.pods ?? []).find(({ uid }) => worker.startsWith(`${uid}.`));
+  return pod?.name ?? worker;
+}
+
+// How long ago something was; `now` is the service's where it is known.
+export const since = (time, now = Date.now()) => duration(Math.max(0, now - Date.parse(time)));
+
+export const clock = (time) =>
+  new Date(time).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+// The state in a word, and what colour that has.
+export function stateOf({ phase, paused, certificate, counts, sessions }) {
+  if (certificate) return [phase, certificate.outcome];
+  if (paused) return ["paused", "waits"];
+  if (counts.ready && !sessions) return ["no worker", "waits"];
+  return [phase, "runs"];
 }
 
 export function sentence(status) {
@@ -59,18 +80,29 @@ export function sentence(status) {
   return [...parts, ...lost].join(", ");
 }
 
+// A value as people read it: a text is itself, anything else is JSON.
+export const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
+
 // What a person calls an item: its payload where that is short, else its key or number.
 export function nameOf({ id, key, payload }) {
-  const text = typeof payload === "string" ? payload : JSON.stringify(payload) ?? "";
+  const text = plain(payload);
   return text && text.length <= 80 ? text : key ?? `#${id}`;
 }
 
-// Dead items of the same error stand together, the most frequent first.
+export function bytes(number) {
+  if (number < 1024) return `${number} bytes`;
+  if (number < 1024 * 1024) return `${short.format(number / 1024)} KiB`;
+  return `${short.format(number / 1024 / 1024)} MiB`;
+}
+
+// What differs between two failures of one kind: numbers, addresses, quoted names.
+const kindOf = (error) => error.replace(/"[^"]*"|'[^']*'|`[^`]*`/g, "…").replace(/\d+/g, "N");
+
+// Dead items of the same kind of error stand together, the most frequent first.
 export function groups(dead) {
-  const byError = new Map();
-  for (const item of dead) {
-    const error = item.error ?? "no error was given";
-    byError.set(error, [...(byError.get(error) ?? []), nameOf(item)]);
-  }
-  return [...byError].sort((a, b) => b[1].length - a[1].length);
+  const byError = Map.groupBy(dead, (item) => kindOf(item.error ?? "no error was given"));
+  return [...byError.values()]
+    .map((items) => ({ error: items[0].error ?? "no error was given", items,
+      same: items.every((item) => item.error === items[0].error) }))
+    .sort((a, b) => b.items.length - a.items.length);
 }

@@ -1,5 +1,6 @@
 //! Server-sent events: the status of a queue, or of all, whenever it has changed.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -19,8 +20,11 @@ use super::params::Params;
 use super::problem::Failure;
 use super::routes::Need;
 
-/// How often a change is looked for.
+/// How often a change of one queue is looked for: whatever happens meanwhile is one event.
 const STEP: Duration = Duration::from_millis(250);
+
+/// How often changes of all queues are looked for.
+const STEP_ALL: Duration = Duration::from_millis(500);
 
 /// After how long without a change something is sent all the same, so that proxies keep the
 /// connection and both sides notice when it is gone.
@@ -38,7 +42,8 @@ struct Watcher {
     queue: Option<QueueName>,
     caller: Caller,
     steps: Interval,
-    shown: Vec<u8>,
+    /// What was sent of each queue last; nothing before the first event.
+    shown: Option<BTreeMap<QueueName, Vec<u8>>>,
     shown_at: Instant,
 }
 
@@ -48,14 +53,19 @@ pub(super) async fn events(
     Params(params): Params<EventParams>,
 ) -> Result<Response, Failure> {
     caller.check(Need::LookAround, params.queue.as_ref())?;
-    let mut steps = interval(STEP);
+    let step = if params.queue.is_some() {
+        STEP
+    } else {
+        STEP_ALL
+    };
+    let mut steps = interval(step);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watcher = Watcher {
         app,
         queue: params.queue,
         caller,
         steps,
-        shown: Vec::new(),
+        shown: None,
         shown_at: Instant::now(),
     };
     let events = stream::unfold(watcher, |mut watcher| async move {
@@ -78,18 +88,45 @@ impl Watcher {
         loop {
             self.steps.tick().await;
             let queues = self.look().await.ok()?;
-            let data = serde_json::to_vec(&queues).expect("a status can be written");
-            let event = if data != self.shown {
-                self.shown.clone_from(&data);
-                [b"event: queues\ndata: ", data.as_slice(), b"\n\n"].concat()
-            } else if self.shown_at.elapsed() >= KEEP_ALIVE {
-                b": nothing new\n\n".to_vec()
-            } else {
-                continue;
+            let now: BTreeMap<QueueName, Vec<u8>> = queues
+                .into_iter()
+                .map(|status| {
+                    let json = serde_json::to_vec(&status).expect("a status can be written");
+                    (status.queue, json)
+                })
+                .collect();
+            let event = self.event(&now);
+            self.shown = Some(now);
+            let event = match event {
+                Some(event) => event,
+                None if self.shown_at.elapsed() >= KEEP_ALIVE => b": nothing new\n\n".to_vec(),
+                None => continue,
             };
             self.shown_at = Instant::now();
             return Some(event.into());
         }
+    }
+
+    /// Returns what is new: all of it at first, and later only what has changed.
+    fn event(&self, now: &BTreeMap<QueueName, Vec<u8>>) -> Option<Vec<u8>> {
+        let Some(shown) = &self.shown else {
+            let all = list(now.values());
+            return Some([b"event: queues\ndata: ", all.as_slice(), b"\n\n"].concat());
+        };
+        let changed = now
+            .iter()
+            .filter(|(queue, json)| shown.get(*queue) != Some(*json));
+        let changed = list(changed.map(|(_, json)| json));
+        let gone: Vec<&QueueName> = shown
+            .keys()
+            .filter(|name| !now.contains_key(*name))
+            .collect();
+        if changed == b"[]" && gone.is_empty() {
+            return None;
+        }
+        let gone = serde_json::to_vec(&gone).expect("names can be written");
+        let head: &[u8] = b"event: changed\ndata: {\"changed\":";
+        Some([head, &changed, b",\"gone\":", &gone, b"}\n\n"].concat())
     }
 
     async fn look(&self) -> Result<Vec<QueueStatus>, Failure> {
@@ -99,11 +136,24 @@ impl Watcher {
         // A queue that does not exist yet is waited for.
         match self.app.service.status(queue).await {
             Ok(mut status) => {
-                self.app.rates.complete(&mut status);
+                self.app.complete(&mut status);
                 Ok(vec![status])
             }
             Err(crate::store::StoreError::Refused(_)) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Writes a list of what is JSON already.
+fn list<'a>(values: impl Iterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+    let mut text = b"[".to_vec();
+    for (nth, value) in values.enumerate() {
+        if nth > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(value);
+    }
+    text.push(b']');
+    text
 }

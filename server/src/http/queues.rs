@@ -35,8 +35,14 @@ impl App {
     }
 
     fn show(&self, mut status: QueueStatus) -> Response {
-        self.rates.complete(&mut status);
+        self.complete(&mut status);
         reply(&status)
+    }
+
+    /// Fills in what follows from what was seen before, and remembers what is seen now.
+    pub(super) fn complete(&self, status: &mut QueueStatus) {
+        self.rates.complete(status);
+        self.history.note(status, self.history.now());
     }
 
     /// Returns the queues of a scope with their rates.
@@ -45,7 +51,7 @@ impl App {
             Reply::Queues(mut queues) => {
                 queues.retain(|status| scope.has(&status.queue));
                 for status in &mut queues {
-                    self.rates.complete(status);
+                    self.complete(status);
                 }
                 Ok(queues)
             }
@@ -72,7 +78,13 @@ pub(super) async fn status(State(app): State<App>, InQueue(queue): InQueue) -> A
 }
 
 pub(super) async fn delete(State(app): State<App>, InQueue(queue): InQueue) -> Answer {
-    app.change(Command::Delete { queue }).await
+    let deleted = app
+        .change(Command::Delete {
+            queue: queue.clone(),
+        })
+        .await?;
+    app.jobs.forget(&queue).await;
+    Ok(deleted)
 }
 
 pub(super) async fn seal(State(app): State<App>, InQueue(queue): InQueue) -> Answer {

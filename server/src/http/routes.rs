@@ -134,7 +134,7 @@ const COUNT: &str = r#"{"type":"integer","minimum":0,"maximum":18446744073709551
 const FLAG: &str = r#"{"type":"boolean"}"#;
 
 /// All calls of the API, by path. The page for people is not among them.
-pub static ROUTES: [Route; 32] = [
+pub static ROUTES: [Route; 35] = [
     route(
         "GET",
         "/healthz",
@@ -177,7 +177,7 @@ pub static ROUTES: [Route; 32] = [
             "GET",
             "/v1/events",
             LookAround,
-            "Server-sent events: the queues, whenever one has changed",
+            "Server-sent events: `queues` with all of them, then `changed` with those that have changed and the names of those that have gone",
             Nothing,
             Text("text/event-stream"),
         ),
@@ -378,6 +378,30 @@ pub static ROUTES: [Route; 32] = [
         "Ends the session of a worker that is known to be gone",
         JsonOrNothing("RevokeRequest"),
         Gives::Json("Revoked"),
+    ),
+    route(
+        "GET",
+        "/v1/queues/{queue}/history",
+        Look,
+        "Points of time: milliseconds since the queue was made, items left, done, dead",
+        Nothing,
+        Gives::Json("History"),
+    ),
+    route(
+        "GET",
+        "/v1/queues/{queue}/job",
+        Look,
+        "What the controller said last of the Job whose Pods work on the queue",
+        Nothing,
+        Gives::Json("JobView"),
+    ),
+    route(
+        "PUT",
+        "/v1/queues/{queue}/job",
+        Operate,
+        "The controller says how the Job is doing; kept as long as the service runs",
+        Takes::Json("JobReport"),
+        Gives::Json("JobView"),
     ),
     with(
         &[

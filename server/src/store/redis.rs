@@ -12,6 +12,7 @@ mod encode;
 mod fields;
 mod fitness;
 mod head;
+mod jobs;
 mod keys;
 mod link;
 mod look;
@@ -32,6 +33,7 @@ use redis::{Cmd, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::durability::{Durability, NoSuchLevel};
+pub use self::jobs::RedisJobs;
 pub use self::link::RedisTrouble;
 pub use self::tokens::RedisTokens;
 

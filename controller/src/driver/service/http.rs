@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::stream;
 use gangline_protocol::limits::PUSH_ITEMS_MAX;
 use gangline_protocol::{
-    ErrorCode, Json, NewItem, QueueName, QueueStatus, Role, SettingsPatch, StopOutcome,
+    ErrorCode, JobReport, Json, NewItem, QueueName, QueueStatus, Role, SettingsPatch, StopOutcome,
     TokenRequest, WorkerName, WorkerView,
 };
 use gangline_worker::{Client, ClientError};
@@ -172,5 +172,9 @@ impl QueueService for HttpQueueService {
             Err(error) if error.code() != Some(ErrorCode::TokenNotFound) => Err(error.into()),
             Err(_) | Ok(_) => Ok(()),
         }
+    }
+
+    async fn report(&self, queue: &QueueName, report: &JobReport) -> Answer<()> {
+        Ok(self.client.report_job(queue, report).await?)
     }
 }

@@ -63,8 +63,8 @@ fn check_enum<T: Serialize>(name: &str, all: &[T]) {
 #[test]
 fn schemas_are_those_of_the_types() {
     use gangline_protocol::{
-        Counts, ErrorCode, ItemState, NewItem, Phase, QueueSettings, Role, SettingsPatch,
-        SettleOutcome, SettleStatus, StopOutcome,
+        Counts, ErrorCode, ItemState, JobReport, NewItem, Phase, QueueSettings, Role,
+        SettingsPatch, SettleOutcome, SettleStatus, StopOutcome,
     };
     check_enum("ErrorCode", &ErrorCode::ALL);
     check_enum("Role", &Role::ALL);
@@ -113,6 +113,16 @@ fn schemas_are_those_of_the_types() {
     check("QueueSettings", &settings);
     let patch: SettingsPatch = serde_json::from_value(json!(settings)).unwrap();
     check("SettingsPatch", &patch);
+    let job = json!({"namespace": "n", "name": "j", "uid": "u", "createdAt": "2026-01-01T00:00:00Z",
+        "parallelism": 1, "conditions": [{"type": "Complete", "status": "True", "reason": "r",
+        "message": "m"}], "pods": [{"name": "p", "uid": "u", "phase": "Running",
+        "createdAt": "2026-01-01T00:00:00Z", "startedAt": "2026-01-01T00:00:00Z",
+        "endedAt": "2026-01-01T00:00:00Z", "deletedAt": "2026-01-01T00:00:00Z", "exitCode": 1,
+        "reason": "r"}]});
+    let job: JobReport = serde_json::from_value(job).unwrap();
+    check("JobReport", &job);
+    check("ConditionReport", &job.conditions[0]);
+    check("PodReport", &job.pods[0]);
     let item = json!({"payload": 1, "key": "k", "priority": 1, "delayMs": 1, "timeLimitMs": 1,
         "maxAttempts": 1, "traceparent": "t"});
     check("NewItem", &serde_json::from_value::<NewItem>(item).unwrap());

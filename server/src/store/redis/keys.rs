@@ -35,6 +35,9 @@
 //! trace context), then of these what it has (`I6`, `I2`, `I2` length and key, one byte length
 //! and trace context), then the payload as it was sent.
 //!
+//! `gangline:{…}:job` is what the controller said last of the queue's Job, as JSON; no script reads
+//! it, and it goes by itself.
+//!
 //! Beside the queues there is `gangline:{queues}`, a sorted set of all queue names by when some
 //! replica should look after them, and the channel `gangline:news`.
 
@@ -89,6 +92,11 @@ const PARTS: [&str; 32] = [
     "fresh:8",
     "fresh:9",
 ];
+
+/// Where the report of a queue's Job is.
+pub(super) fn job(queue: &QueueName) -> String {
+    format!("gangline:{{{}}}:job", queue.full())
+}
 
 /// Adds the keys of a queue to a call of a script, with their number before them.
 pub(super) fn add(cmd: &mut Cmd, queue: &QueueName, batch: Option<&str>) {

@@ -1,0 +1,90 @@
+// What went wrong: dead items by the kind of their error, each with its payload and history.
+
+import { confirmed, may } from "./actions.js";
+import { fill, h, panel, save, show } from "./dom.js";
+import { call, pathOf } from "./service.js";
+import { bytes, count, groups, items, nameOf } from "./words.js";
+
+const NAMES_MAX = 20;
+// More than this of a payload is no text for people.
+const SHOWN_MAX = 4_000;
+
+// A value in a box, cut when it is long, with the whole of it to download.
+export function value(name, of) {
+  const text = typeof of === "string" ? of : JSON.stringify(of, null, 2) ?? "";
+  const box = h("pre", { tabindex: "0" }, text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}…` : text);
+  if (text.length <= SHOWN_MAX) return [box];
+  return [box, h("p", { class: "hint" }, `Cut after ${count(SHOWN_MAX)} of ${count(text.length)} characters (${bytes(new Blob([text]).size)}). `,
+    h("button", { type: "button", class: "quiet", onclick: () => save(name, "application/json", [text]) }, "Download all of it"))];
+}
+
+export function itemDialog(queue, id) {
+  const body = h("div", { class: "item-view" }, h("p", {}, "Looking it up…"));
+  const dialog = h("dialog", { "aria-label": `Item ${id}`, onclose: () => dialog.remove() },
+    h("h2", {}, `Item ${id}`), body,
+    h("form", { method: "dialog", class: "buttons" }, h("button", { class: "main", autofocus: true }, "Close")));
+  document.body.append(dialog);
+  dialog.showModal();
+  call(pathOf(queue, `/items/${id}`)).then((item) => {
+    const rows = [["state", item.state], ["key", item.key], ["attempts", count(item.attempts)], ["worker", item.worker],
+      ["since", item.since && new Date(item.since).toLocaleString()], ["next attempt", item.dueAt && new Date(item.dueAt).toLocaleString()]];
+    body.replaceChildren(
+      h("dl", { class: "rows" }, ...rows.filter(([, text]) => text)
+        .map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, text)))),
+      ...(item.error ? [h("h3", {}, "Error of the last attempt"), h("pre", { tabindex: "0" }, item.error)] : []),
+      ...("payload" in item ? [h("h3", {}, "Payload"), ...value(`${queue}-${id}-payload.json`, item.payload)] : []),
+      ...("result" in item ? [h("h3", {}, "Result"), ...value(`${queue}-${id}-result.json`, item.result)] : []));
+  }, (error) => body.replaceChildren(h("p", { class: "error" }, error.status === 404
+    ? "There is no such item any more: its queue was deleted, or made anew." : `It cannot be shown: ${error.message}.`)));
+}
+
+export function dead(queue) {
+  const list = h("div", { class: "groups" });
+  const redrive = h("button", { type: "button", hidden: true, onclick: () => confirmed({
+    title: `Redrive the dead items of ${queue}`,
+    text: "All dead items become ready again, with all their attempts before them.",
+    verb: "Redrive", path: pathOf(queue, "/redrive"), line: `gangline redrive ${queue}`,
+  }) }, "Redrive all");
+  const root = panel("dead", "Dead items", redrive, list);
+  root.hidden = true;
+  let identity;
+  let status;
+  const paint = () => show(redrive, may(identity, "operate") && Boolean(status) && !status.certificate);
+
+  function group([error, same, some, id]) {
+    const names = some.map(([id, name, attempts]) => h("li", {},
+      h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id) }, name),
+      h("span", { class: "soft" }, ` #${id}, ${attempts} ${attempts === 1 ? "attempt" : "attempts"}`)));
+    const more = id - some.length;
+    const title = h("summary", {}, h("span", { class: "how-many" }, count(id)), " ",
+      h("span", { class: "message" }, error, !same && h("span", { class: "soft" }, " … and the like")));
+    const details = h("details", { open: opened.has(error), ontoggle: () => opened[details.open ? "add" : "delete"](error) },
+      title, h("ul", { class: "names" }, ...names, more > 0 && h("li", { class: "soft" }, `and ${items(more)} more`)));
+    return details;
+  }
+  const opened = new Set();
+  let isFirst = true;
+
+  return {
+    root,
+    allow(latest) { identity = latest; paint(); },
+    show(latest) {
+      status = latest;
+      show(root, status.counts.dead > 0);
+      root.count(count(status.counts.dead));
+      paint();
+    },
+    look({ dead, status: { counts } }) {
+      const rows = groups(dead).map(({ error, same, items: all }) =>
+        [error, same, all.slice(0, NAMES_MAX).map((item) => [item.id, nameOf(item).slice(0, 120), item.attempts]), all.length]);
+      if (isFirst && rows.length) {
+        isFirst = false;
+        opened.add(rows[0][0]);
+      }
+      const unseen = counts.dead - dead.length;
+      fill(list, [rows, unseen], () => [...rows.map(group),
+        unseen > 0 && h("p", { class: "hint" }, `${items(unseen)} more; the first ${count(dead.length)} are grouped here.`)]);
+    },
+  };
+}
+

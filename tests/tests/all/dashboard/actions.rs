@@ -1,0 +1,110 @@
+//! What a person may do from the page, and what only looks.
+
+use gangline_tests::server::TOKEN;
+use gangline_tests::{Api, Browser, TestServer, browser};
+use reqwest::Method;
+use serde_json::json;
+
+use super::{DEAD, PHASE, open, until_counts};
+
+/// Clicks an action, checks the command that is offered, and confirms.
+async fn act(page: &mut Browser, button: &str, command: &str) {
+    page.click(button).await;
+    page.until_contains("dialog .command", command).await;
+    page.click("dialog button[type=submit]").await;
+    page.until_there_are(0, "dialog").await;
+}
+
+#[tokio::test]
+async fn a_queue_is_paused_redriven_sealed_and_stopped_from_the_page() {
+    if browser::is_missing() {
+        return;
+    }
+    let server = TestServer::start().await;
+    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    queue
+        .push(&[json!("a.png"), json!("b.png"), json!("c.png")])
+        .await;
+    let alice = queue.open("alice", 2).await;
+    let error = "cannot open a.png";
+    alice
+        .settle(0, json!({"outcome": "dead", "error": error}))
+        .await;
+    let mut page = open(&server.url, &queue.name, TOKEN).await;
+    let line = |verb: &str| format!("gangline {verb} --url {} {}", server.url, queue.name);
+
+    page.until_contains("[data-action=pause]", "Pause").await;
+    act(&mut page, "[data-action=pause]", &line("pause")).await;
+    page.until(PHASE, |text| text == "open, paused").await;
+    page.until_contains("[data-term=paused]", "until somebody resumes it")
+        .await;
+    act(&mut page, "[data-action=resume]", &line("resume")).await;
+    page.until(PHASE, |text| text == "open").await;
+
+    // A dead item is found, looked into, and made ready again.
+    page.until_contains(DEAD, error).await;
+    page.click("[data-is=dead] .names button").await;
+    let item = page
+        .until_contains("dialog", "Error of the last attempt")
+        .await;
+    for text in ["a.png", error, "dead"] {
+        assert!(item.contains(text), "{text} is not in {item}");
+    }
+    page.click("dialog form button").await;
+    page.until_there_are(0, "dialog").await;
+    act(&mut page, "[data-is=dead] > button", &line("redrive")).await;
+    until_counts(&mut page, &[("dead", 0), ("ready", 2)]).await;
+
+    act(&mut page, "[data-action=seal]", &line("seal")).await;
+    page.until(PHASE, |text| text == "sealed").await;
+    // What cannot be taken back is not done by a dialog that is left.
+    page.click("[data-action=stop]").await;
+    page.until_contains("dialog", "will be abandoned").await;
+    page.evaluate("document.querySelector('dialog').close()")
+        .await;
+    page.until_there_are(0, "dialog").await;
+    assert_eq!(queue.get("").await.ok()["phase"], "sealed");
+    page.click("[data-action=stop]").await;
+    page.evaluate(
+        "(() => { const field = document.querySelector('dialog input'); field.value = \"it's late\"; \
+         field.dispatchEvent(new Event('input')); })()",
+    )
+    .await;
+    page.until_contains("dialog .command", r"--reason 'it'\''s late'")
+        .await;
+    page.click("dialog button[type=submit]").await;
+    page.until(PHASE, |text| text == "stopped").await;
+    let certificate = queue.get("").await.ok()["certificate"].take();
+    assert_eq!(certificate["reason"], "it's late");
+    assert_eq!(certificate["endedBy"], "dashboard");
+    page.until_there_are(1, "[data-action]:not([hidden])").await;
+    page.close().await;
+}
+
+#[tokio::test]
+async fn a_token_that_may_only_look_sees_no_action() {
+    if browser::is_missing() {
+        return;
+    }
+    let server = TestServer::start().await;
+    let root = Api::new(&server.url, Some(TOKEN));
+    let queue = root.fresh_queue();
+    queue.push(&[json!(1), json!(2)]).await;
+    let alice = queue.open("alice", 1).await;
+    alice
+        .settle(0, json!({"outcome": "dead", "error": "no"}))
+        .await;
+    for (role, actions, redrives) in [("observer", 0, 0), ("admin", 4, 1)] {
+        let wanted = json!({"roles": [role], "namespace": "*"});
+        let made = root.call(Method::POST, "/v1/tokens", Some(wanted)).await;
+        let token = made.ok()["token"].as_str().unwrap().to_owned();
+        let mut page = open(&server.url, &queue.name, &token).await;
+        page.until_contains(super::WORKERS, "alice").await;
+        page.until_contains(DEAD, "no").await;
+        page.until_there_are(actions, "[data-action]:not([hidden])")
+            .await;
+        page.until_there_are(redrives, "[data-is=dead] > button:not([hidden])")
+            .await;
+        page.close().await;
+    }
+}
