@@ -8,6 +8,8 @@ mod watch;
 
 use gangline_tests::Browser;
 use gangline_tests::server::TOKEN;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr};
 
 const SENTENCE: &str = "[data-is=sentence]";
 const PHASE: &str = "[data-is=phase]";
@@ -23,6 +25,15 @@ async fn open(origin: &str, queue: &str, token: &str) -> Browser {
         .await;
     page.until(CONNECTION, |text| text == "live").await;
     page
+}
+
+/// Returns where a run says that it can be watched. What it says later wants to be read, too.
+async fn address_of(run: &mut Child) -> (String, BufReader<ChildStderr>) {
+    let mut stderr = BufReader::new(run.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).await.unwrap();
+    let (_, url) = line.trim().split_once("watch at ").unwrap();
+    (url.to_owned(), stderr)
 }
 
 /// Waits until the counts of the page are these.

@@ -11,9 +11,8 @@ use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{CONNECTION, SENTENCE, assert_discreet, until_counts};
+use super::{CONNECTION, SENTENCE, address_of, assert_discreet, until_counts};
 
 fn target(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -64,13 +63,10 @@ async fn a_run_that_loses_a_worker_shows_it_and_is_pictured_on_all_screens() {
     .env("XDG_STATE_HOME", dir.path())
     .spawn()
     .unwrap();
-    let mut stderr = BufReader::new(run.stderr.take().unwrap());
-    let mut line = String::new();
-    stderr.read_line(&mut line).await.unwrap();
-    let (_, url) = line.trim().split_once("watch at ").unwrap();
+    let (url, _stderr) = address_of(&mut run).await;
     let mut page = Browser::start().await;
     page.look_like(1280, 1000, "light").await;
-    page.open(url).await;
+    page.open(&url).await;
     page.until_there_are(1, "tbody tr[data-queue]").await;
     page.click("td.name a").await;
     page.until_contains("[data-term=leased]", "times the usual")

@@ -5,9 +5,9 @@ use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::{CONNECTION, DEAD, PHASE, SENTENCE, WORKERS, assert_discreet, open, until_counts};
+use super::{CONNECTION, DEAD, PHASE, SENTENCE, WORKERS, address_of};
+use super::{assert_discreet, open, until_counts};
 
 #[tokio::test]
 async fn a_job_is_watched_from_its_start_to_its_certificate() {
@@ -136,12 +136,9 @@ async fn the_page_of_a_run_shows_its_pods_and_its_end_although_the_service_goes_
         .env("XDG_STATE_HOME", dir.path())
         .spawn()
         .unwrap();
-    let mut stderr = BufReader::new(run.stderr.take().unwrap());
-    let mut line = String::new();
-    stderr.read_line(&mut line).await.unwrap();
-    let (_, url) = line.trim().split_once("watch at ").unwrap();
+    let (url, _stderr) = address_of(&mut run).await;
     let mut page = Browser::start().await;
-    page.open(url).await;
+    page.open(&url).await;
     // The address is that of all queues; there is one.
     page.until_there_are(1, "tbody tr[data-queue]").await;
     page.click("td.name a").await;
