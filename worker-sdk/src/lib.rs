@@ -19,6 +19,8 @@
 //! done: see [`End`]. A worker that cannot go on says why on stderr. [`Client`] is for producers and for whoever watches.
 
 pub mod client;
+// Programs are waited for by pidfds, which only Linux has.
+#[cfg(target_os = "linux")]
 pub mod exec;
 pub mod item;
 pub mod worker;

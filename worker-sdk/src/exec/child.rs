@@ -16,6 +16,7 @@ use nix::spawn::{posix_spawn, posix_spawnp};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::PidfdFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -127,9 +128,8 @@ impl Child {
     fn of(pid: Pid) -> io::Result<Self> {
         let opened = rustix::process::Pid::from_raw(pid.as_raw())
             .ok_or(rustix::io::Errno::SRCH)
-            .and_then(|pid| {
-                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK)
-            });
+            // It is only polled, so that it need not be non-blocking, which Linux 5.10 began to know.
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()));
         let watched = opened
             .map_err(io::Error::from)
             .and_then(|end| AsyncFd::with_interest(end, Interest::READABLE));
@@ -179,8 +179,8 @@ impl Drop for Child {
     }
 }
 
-/// Ends a group for good, and takes note of it, which a killed process does not delay.
+/// Ends a group for good. A program that hangs in the kernel holds nobody up but its own thread.
 fn kill(pid: Pid) {
     let _ = killpg(pid, Signal::SIGKILL);
-    let _ = waitpid(pid, None);
+    std::thread::spawn(move || waitpid(pid, None));
 }
