@@ -11,9 +11,11 @@ pub mod gangline;
 pub mod redis;
 pub mod redis_cluster;
 pub mod server;
+pub mod up;
 
 pub use api::{Api, Queue};
 pub use browser::Browser;
 pub use redis::TestRedis;
 pub use redis_cluster::TestCluster;
 pub use server::TestServer;
+pub use up::Up;

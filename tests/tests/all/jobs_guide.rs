@@ -5,11 +5,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gangline_tests::gangline::{built, gangline};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use gangline_tests::Up;
+use gangline_tests::gangline::built;
+use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -180,47 +178,13 @@ fn line_fits(shown: &str, printed: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// A `gangline up`, and the variables that it prints.
-struct Up {
-    child: Child,
-    exports: Vec<(String, String)>,
-}
-
-impl Up {
-    async fn start(data_dir: &Path) -> Self {
-        let data_dir = data_dir.to_str().unwrap();
-        let mut command = gangline(&[
-            "up",
-            "--listen=127.0.0.1:0",
-            "--cluster-listen=127.0.0.1:0",
-            "--data-dir",
-            data_dir,
-        ]);
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut exports = Vec::new();
-        while exports.len() < 3 {
-            let line = lines.next_line().await.unwrap().expect("three exports");
-            let (name, value) = line
-                .strip_prefix("export ")
-                .unwrap()
-                .split_once('=')
-                .unwrap();
-            exports.push((name.to_owned(), value.to_owned()));
-        }
-        Self { child, exports }
-    }
-
-    /// Ends what is left in the cluster, which would outlive it, and then the cluster.
-    async fn stop(mut self, environment: &[(String, String)]) {
-        let mut kubectl = Command::new("kubectl");
-        kubectl.args(["delete", "job", "--all", "--cascade=foreground"]);
-        let deleted = kubectl.envs(environment.iter().cloned()).output().await;
-        assert!(deleted.unwrap().status.success());
-        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap());
-        kill(pid, Signal::SIGTERM).unwrap();
-        assert!(self.child.wait().await.unwrap().success());
-    }
+/// Ends what is left in the cluster, which would outlive it, and then the cluster.
+async fn stop(up: Up, environment: &[(String, String)]) {
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args(["delete", "job", "--all", "--cascade=foreground"]);
+    let deleted = kubectl.envs(environment.iter().cloned()).output().await;
+    assert!(deleted.unwrap().status.success());
+    up.stop().await;
 }
 
 /// The environment of somebody with `gangline` in the `PATH` and nothing else of it.
@@ -287,7 +251,7 @@ async fn run_document(document: &str, sections_at_a_time: usize) {
         eprintln!("SKIPPED: what docs/{document} shows of kubectl; there is none on this machine");
     } else {
         let started = Up::start(&home.path().join("up")).await;
-        with_up = Some([alone.clone(), started.exports.clone()].concat());
+        with_up = Some([alone.clone(), started.exports().to_vec()].concat());
         up = Some(started);
     }
     let slots = Arc::new(Semaphore::new(sections_at_a_time));
@@ -302,7 +266,7 @@ async fn run_document(document: &str, sections_at_a_time: usize) {
     }
     let failures = running.join_all().await.concat();
     if let (Some(up), Some(environment)) = (up, with_up) {
-        up.stop(&environment).await;
+        stop(up, &environment).await;
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod abuse;
 mod access;
 mod bad_input;
 mod bench;
