@@ -1,7 +1,7 @@
 //! Everything on one machine: the queue service, the local cluster and the controller.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, chain};
 
 /// The hidden role of this binary that keeps the process of a container.
 pub(crate) const SUPERVISE: &str = "supervise";
@@ -39,6 +39,26 @@ pub(crate) struct Settings<'a> {
     pub(crate) listen: SocketAddr,
     /// How long Pods live.
     pub(crate) pods: PodLife,
+    /// What stands for the entrypoints of images.
+    pub(crate) images: ImagesArgs,
+}
+
+/// What stands for the entrypoints of images, as an argument.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct ImagesArgs {
+    /// Table of the commands of this machine that stand for the entrypoints of images, as TOML
+    #[arg(long, value_name = "FILE", env = "GANGLINE_IMAGES")]
+    images: Option<PathBuf>,
+}
+
+impl ImagesArgs {
+    fn read(&self) -> Result<kubelet::Images, Error> {
+        let read = self.images.as_deref().map(kubelet::read_images);
+        let read = read
+            .transpose()
+            .map_err(|error| Error::usage(chain(&error)));
+        Ok(read?.unwrap_or_default())
+    }
 }
 
 /// How long Pods live.
@@ -74,7 +94,9 @@ impl Local {
             token,
             listen,
             pods,
+            images,
         } = settings;
+        let images = images.read()?;
         let server = Server::bind(Config {
             listen,
             token: Some(token.to_owned()),
@@ -87,7 +109,7 @@ impl Local {
         let url = format!("http://{}", server.address());
         let queues = Client::new(&url, Some(token.to_owned()))?;
         let binary = binary()?;
-        let local_cluster = Arc::new(open_cluster(dir, &binary, pods)?);
+        let local_cluster = Arc::new(open_cluster(dir, &binary, pods, images)?);
         let cluster = kube::Client::new(local_cluster.service(), "default");
         let controller = Controller::new(
             cluster.clone(),
@@ -160,7 +182,12 @@ impl Local {
     }
 }
 
-fn open_cluster(dir: &Path, binary: &str, pods: PodLife) -> Result<LocalCluster, Error> {
+fn open_cluster(
+    dir: &Path,
+    binary: &str,
+    pods: PodLife,
+    images: kubelet::Images,
+) -> Result<LocalCluster, Error> {
     let root = dir.join("pods");
     if pods == PodLife::Run {
         // What the Pods of an earlier run have left is of no use to this one.
@@ -169,6 +196,7 @@ fn open_cluster(dir: &Path, binary: &str, pods: PodLife) -> Result<LocalCluster,
     let kubelet = kubelet::Config {
         inherit: pods == PodLife::Run,
         bound: pods == PodLife::Run,
+        images,
         ..kubelet::Config::new(root, vec![binary.to_owned(), SUPERVISE.to_owned()])
     };
     let objects = (pods != PodLife::Run).then(|| dir.join("objects"));

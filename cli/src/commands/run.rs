@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use super::exec::ExecArgs;
 use super::input::InputArgs;
-use super::local::{Local, PodLife, Settings};
+use super::local::{ImagesArgs, Local, PodLife, Settings};
 use crate::error::{Error, Kind};
 use crate::signals;
 use job::{Logs, Running};
@@ -64,6 +64,8 @@ pub(crate) struct Args {
     #[arg(long, exclusive = true)]
     demo: bool,
     #[command(flatten)]
+    images: ImagesArgs,
+    #[command(flatten)]
     exec: ExecArgs,
 }
 
@@ -79,6 +81,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         results_format,
         data_dir,
         demo: _,
+        images,
         exec,
     } = args;
     let work = match &manifest {
@@ -92,6 +95,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         token: &dir.token,
         listen: ([127, 0, 0, 1], 0).into(),
         pods: PodLife::Run,
+        images,
     })
     .await?;
     let code = match &work.queue {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::local::{Local, PodLife, Settings};
+use super::local::{ImagesArgs, Local, PodLife, Settings};
 use super::run::state::{create_private, quote, random, state_home};
 use crate::error::Error;
 use crate::{output, signals};
@@ -27,6 +27,8 @@ pub(crate) struct Args {
     /// Directory that keeps queues and objects; below $XDG_STATE_HOME/gangline when absent
     #[arg(long, env = "GANGLINE_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImagesArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
@@ -34,6 +36,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         listen,
         cluster_listen,
         data_dir,
+        images,
     } = args;
     if !cluster_listen.ip().is_loopback() {
         let text = format!("--cluster-listen must be a loopback address, not {cluster_listen}");
@@ -54,6 +57,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         token: &token,
         listen,
         pods: PodLife::Cluster,
+        images,
     })
     .await?;
     let kubeconfig = dir.join("kubeconfig");

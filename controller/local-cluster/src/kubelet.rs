@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub use back_off::BackOff;
 pub use identity::Identity;
 pub(crate) use identity::boot_id;
-pub use images::{Image, Images};
+pub use images::{Image, Images, ImagesError, read_images};
 pub use logs::{LogError, LogOptions};
 pub use run::{Exit, Run};
 use supervisors::Supervisors;

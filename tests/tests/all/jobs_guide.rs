@@ -28,7 +28,7 @@ const ANY_ORDER: &str = "<!-- any order -->";
 #[derive(Debug, Default)]
 struct Section {
     title: String,
-    /// Names and texts.
+    /// Names and texts of these and of other files.
     manifests: Vec<(String, String)>,
     terminals: Vec<Terminal>,
 }
@@ -59,7 +59,7 @@ fn sections(document: &str) -> Vec<Section> {
         if let Some(language) = line.strip_prefix("```") {
             let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
             match language {
-                "yaml" => section.manifests.push(manifest(&block)),
+                "yaml" | "toml" => section.manifests.push(manifest(&block)),
                 "console" => section.terminals.push(Terminal {
                     any_order: std::mem::take(&mut any_order),
                     commands: commands(&block),

@@ -1,6 +1,9 @@
-//! What stands for the entrypoint of an image, since images are not pulled. Pure.
+//! What stands for the entrypoint of an image, since images are not pulled.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Container;
 use serde::Deserialize;
@@ -21,6 +24,73 @@ pub struct Image {
 
 /// The table `images.toml`: images by name.
 pub type Images = BTreeMap<String, Image>;
+
+/// Why a table of images cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// There is no such file, or it cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// It does not say what it should.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1, in bytes.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+}
+
+/// Reads the table `images.toml`.
+///
+/// # Errors
+///
+/// When it cannot be read, or is no such table.
+pub fn read_images(path: &Path) -> Result<Images, ImagesError> {
+    let text = fs::read(path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = text.map_err(|source| ImagesError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text).map_err(|(at, message)| {
+        let before = text.get(..at).unwrap_or(&text);
+        let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+        ImagesError::Content {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before.len() - line_start + 1,
+            message,
+        }
+    })
+}
+
+/// An error is where it is, in bytes, and what.
+fn parse(text: &str) -> Result<Images, (usize, String)> {
+    let parsed: Result<BTreeMap<String, toml::Spanned<Image>>, _> = toml::from_str(text);
+    let table = parsed.map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        (at, error.message().trim_end().replace('\n', ", "))
+    })?;
+    let checked = table.into_iter().map(|(name, entry)| {
+        let at = entry.span().start;
+        let image = entry.into_inner();
+        if image.command.first().is_none_or(String::is_empty) {
+            let what = format!("{name:?}: command must name a program of this machine");
+            return Err((at, what));
+        }
+        Ok((name, image))
+    });
+    checked.collect()
+}
 
 /// The entry for an image: of its exact name, else of its name without tag and digest.
 pub(super) fn find<'a>(images: &'a Images, name: &str) -> Option<&'a Image> {
@@ -56,6 +126,92 @@ pub(super) fn argv(container: &Container, images: &Images) -> Option<Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check_refused(text: &str, at: &str, needle: &str) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("images.toml");
+        fs::write(&path, text).unwrap();
+        let error = read_images(&path).unwrap_err().to_string();
+        let wanted = format!("{}:{at}: ", path.display());
+        let message = error.strip_prefix(&wanted);
+        let message = message.unwrap_or_else(|| panic!("{error} does not begin with {wanted}"));
+        assert!(message.contains(needle), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn a_table_is_read_with_all_that_it_may_say() {
+        let text = "[perl]\ncommand = ['perl']\nargs = ['-v']\nenv = { A = 'b' }\n\
+                    [\"localhost:5000/team/tool:2\"]\ncommand = ['tool']\n";
+        let table = parse(text).unwrap();
+        let perl = Image {
+            command: vec!["perl".to_owned()],
+            args: vec!["-v".to_owned()],
+            env: [("A".to_owned(), "b".to_owned())].into(),
+        };
+        assert_eq!(table.get("perl"), Some(&perl));
+        assert!(table.contains_key("localhost:5000/team/tool:2"));
+        assert_eq!(parse("").unwrap(), Images::new());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_table_is_told_with_its_line() {
+        let perl = "# Mine.\n[perl]\n";
+        check_refused(
+            &format!("{perl}comand = ['perl']\n"),
+            "3:1",
+            "unknown field `comand`",
+        );
+        check_refused(
+            &format!("{perl}args = ['x']\n"),
+            "2:1",
+            "missing field `command`",
+        );
+        check_refused(
+            &format!("{perl}command = 'perl'\n"),
+            "3:11",
+            "expected a sequence",
+        );
+        check_refused(
+            &format!("{perl}command = ['perl', 5]\n"),
+            "3:20",
+            "expected a string",
+        );
+        check_refused(
+            &format!("{perl}command = ['p']\nenv.A = 1\n"),
+            "4:9",
+            "expected a string",
+        );
+        check_refused(
+            &format!("{perl}command = []\n"),
+            "2:1",
+            "\"perl\": command must name",
+        );
+        check_refused(
+            &format!("{perl}command = ['']\n"),
+            "2:1",
+            "\"perl\": command must name",
+        );
+        check_refused("perl = 'perl'\n", "1:8", "invalid type: string");
+        check_refused(&format!("{perl}command = [\n"), "3:12", "unclosed array");
+        check_refused(
+            &format!("{perl}command = ['a']\n[perl]\n"),
+            "4:2",
+            "duplicate key",
+        );
+        check_refused("é = '\n", "1:1", "unquoted key");
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_is_told_with_its_path() {
+        let error = read_images(Path::new("/no/such/images.toml")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read /no/such/images.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("latin.toml");
+        fs::write(&path, b"\xe9 = 1\n").unwrap();
+        assert!(matches!(read_images(&path), Err(ImagesError::Read { .. })));
+    }
 
     fn table() -> Images {
         let image = |command: &str| Image {
