@@ -23,6 +23,7 @@ mod strategy;
 mod table;
 mod target;
 mod watch;
+mod within;
 pub(crate) mod write;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -94,7 +95,8 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     {
         return Ok(response);
     }
-    let target = Target::parse(request.uri().path())?;
+    within::refuse(path, request.headers())?;
+    let target = Target::parse(path)?;
     let parameters = Parameters::of(request.uri())?;
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await;

@@ -99,6 +99,20 @@ async fn a_failed_pod_is_replaced_until_the_back_off_limit() {
 }
 
 #[tokio::test]
+async fn every_start_of_a_container_has_its_log_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("mark").display().to_string();
+    let script = format!("mkdir {mark} 2>/dev/null && echo first && exit 3; echo second");
+    let spec = format!(
+        "{{ template: {} }}",
+        template(&script).replace("Never", "OnFailure")
+    );
+    let left = run_job("{}", &spec, &[]).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    assert_eq!(left.stdout, "first\nsecond\n");
+}
+
+#[tokio::test]
 async fn an_indexed_job_gives_each_pod_its_index() {
     let spec = format!(
         "{{ completionMode: Indexed, completions: 5, parallelism: 2, template: {} }}",

@@ -196,7 +196,8 @@ struct PodWatch {
     pods: Api<Pod>,
     selector: String,
     logs: Logs,
-    followed: HashSet<String>,
+    /// Runs of Pods by uid and number of restarts.
+    followed: HashSet<(String, i32)>,
     lost: HashSet<String>,
     followers: JoinSet<()>,
 }
@@ -232,7 +233,10 @@ impl PodWatch {
 
     fn see(&mut self, pod: &Pod) {
         let has_started = !matches!(pod.status.phase, None | Some(PodPhase::Pending));
-        if has_started && self.followed.insert(pod.uid().to_owned()) {
+        // A container that is run again has a log of its own.
+        let restarts = pod.status.container_statuses.first();
+        let restarts = restarts.map_or(0, |container| container.restart_count);
+        if has_started && self.followed.insert((pod.uid().to_owned(), restarts)) {
             let (pods, name) = (self.pods.clone(), pod.name().to_owned());
             self.followers.spawn(show_logs(pods, name, self.logs));
         }

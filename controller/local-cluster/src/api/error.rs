@@ -119,6 +119,19 @@ impl ApiError {
         )
     }
 
+    /// What would happen within a container.
+    pub(crate) fn not_within(wanted: &str) -> Self {
+        let message = format!(
+            "{wanted} is not served here: a container is a process of this machine, so that its files, ports and /proc are at hand"
+        );
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            message,
+            json!({}),
+        )
+    }
+
     pub(crate) fn already_exists(resource: Resource, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", resource.qualified());
         Self::new(

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::json_reply;
+use super::{VERSION, json_reply};
 use super::{has, tag};
 use crate::objects::resource::Resource;
 
@@ -26,6 +26,9 @@ const GROUPS: [(&str, &str); 3] = [
 const SCHEMAS: &str = include_str!("openapi/schemas.json");
 /// What the name of a schema follows where it is referred to.
 const REFERENCE: &str = "#/components/schemas/";
+
+/// The form in which `kubectl` asks for the older document.
+const OLDER_BINARY: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// A document of one group, and what tells it from another.
 struct Document {
@@ -51,8 +54,11 @@ fn schemas() -> Map<String, Value> {
     serde_json::from_str(SCHEMAS).expect("a test reads the schemas")
 }
 
-/// Answers what a path below `/openapi/v3` asks for; nothing when it is no such path.
+/// Answers what a path of the documents asks for; nothing when it is no such path.
 pub(super) fn answer(path: &str, headers: &HeaderMap) -> Option<Response> {
+    if path == "/openapi/v2" {
+        return Some(older(headers));
+    }
     let rest = path.strip_prefix("/openapi/v3")?.trim_matches('/');
     if rest.is_empty() {
         let paths: Map<String, Value> = DOCUMENTS
@@ -85,6 +91,21 @@ pub(super) fn answer(path: &str, headers: &HeaderMap) -> Option<Response> {
         headers.insert(header::ETAG, tag);
     }
     Some(response)
+}
+
+/// The older document names no kind at all: clients look there for those that the newer ones do not have, and then find out
+/// for themselves that there are none.
+fn older(headers: &HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT);
+    if accepted.is_some_and(|accepted| accepted.as_bytes().starts_with(OLDER_BINARY.as_bytes())) {
+        // With a dot, as Kubernetes answers: the at sign makes no media type that Go could read.
+        let media_type = [(header::CONTENT_TYPE, OLDER_BINARY.replace('@', "."))];
+        // `swagger`, the first field of the message, is "2.0".
+        return (StatusCode::OK, media_type, &b"\x0a\x032.0"[..]).into_response();
+    }
+    let info = json!({ "title": "Kubernetes", "version": VERSION });
+    let document = json!({ "swagger": "2.0", "info": info, "paths": {}, "definitions": {} });
+    json_reply(StatusCode::OK, Body::from(document.to_string()))
 }
 
 fn document(group: &str, all: &Map<String, Value>) -> Value {
