@@ -4,6 +4,7 @@
 //! how many Pods a second come to their end (`cargo test --release -p gangline-local-cluster --test cluster -- measure`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test program")]
 
+mod cuts;
 mod jobs;
 mod kubectl;
 mod pods;
@@ -32,6 +33,10 @@ async fn all() {
     serve::nobody_comes_in_without_the_token(&world).await;
     serve::a_client_library_works_over_http(&world).await;
     Box::pin(serve::logs_are_followed_and_cut(&world)).await;
+    Box::pin(cuts::a_watcher_misses_nothing_and_sees_nothing_twice(
+        &world,
+    ))
+    .await;
     kubectl::a_session_works_without_a_flag(&world).await;
     Box::pin(serve::a_watch_ends_with_the_server(world)).await;
     Box::pin(restart::objects_and_processes_outlive_the_server()).await;

@@ -1,5 +1,7 @@
 //! The API over HTTP: the token, a client library, logs, and the end of the server.
 
+use std::net::SocketAddr;
+
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ListParams, LogParams, WatchParams};
@@ -42,8 +44,8 @@ pub(crate) async fn nobody_comes_in_without_the_token(world: &World) {
 }
 
 /// A client that has read the cluster's own kubeconfig.
-async fn client(world: &World) -> Client {
-    let text = gangline_local_cluster::kubeconfig(world.address, TOKEN);
+pub(crate) async fn client(address: SocketAddr) -> Client {
+    let text = gangline_local_cluster::kubeconfig(address, TOKEN);
     let config = Kubeconfig::from_yaml(&text).unwrap();
     let options = KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(config, &options).await;
@@ -51,7 +53,7 @@ async fn client(world: &World) -> Client {
 }
 
 pub(crate) async fn a_client_library_works_over_http(world: &World) {
-    let nodes = Api::<Node>::all(client(world).await);
+    let nodes = Api::<Node>::all(client(world.address).await);
     let nodes = nodes.list(&ListParams::default()).await.unwrap();
     let names: Vec<_> = nodes.iter().map(|node| &node.metadata.name).collect();
     assert_eq!(names, [&Some("gangline".to_owned())]);
@@ -59,7 +61,7 @@ pub(crate) async fn a_client_library_works_over_http(world: &World) {
 }
 
 pub(crate) async fn logs_are_followed_and_cut(world: &World) {
-    let cluster = Cluster::new(client(world).await);
+    let cluster = Cluster::new(client(world.address).await);
     let dir = tempfile::tempdir().unwrap();
     let (ran, go) = (dir.path().join("ran"), dir.path().join("go"));
     let script = format!(
@@ -133,7 +135,7 @@ pub(crate) async fn logs_are_followed_and_cut(world: &World) {
 }
 
 pub(crate) async fn a_watch_ends_with_the_server(world: World) {
-    let jobs = Cluster::new(client(&world).await).jobs;
+    let jobs = Cluster::new(client(world.address).await).jobs;
     let version = jobs.list(&ListParams::default()).await.unwrap().metadata;
     let version = version.resource_version.unwrap();
     let watch = jobs.watch(&WatchParams::default(), &version).await.unwrap();
