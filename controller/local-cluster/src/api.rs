@@ -61,6 +61,8 @@ pub(crate) struct Api {
 pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/version", get(version))
+        // As the Python client has it.
+        .route("/version/", get(version))
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(async || "ok"))

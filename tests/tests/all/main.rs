@@ -15,6 +15,7 @@ mod differential;
 mod documents;
 mod examples;
 mod jobs_guide;
+mod kubernetes_client;
 mod kubernetes_docs;
 mod pods;
 mod redis;
