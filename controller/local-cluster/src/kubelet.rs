@@ -228,7 +228,15 @@ impl Kubelet {
     ) -> Result<BoxStream<'static, Bytes>, LogError> {
         let runs = run::Runs::of(&self.node.config.root, uid, container);
         let newest = runs.newest();
-        let number = if options.previous {
+        let number = if let Some(asked) = options.restart_count {
+            let newest = newest.filter(|newest| asked <= *newest);
+            let newest = newest.ok_or_else(|| LogError::NotStarted(container.to_owned()))?;
+            // Of the earlier ones, only the last is kept.
+            if asked + 1 < newest {
+                return Err(LogError::NoPrevious(container.to_owned()));
+            }
+            asked
+        } else if options.previous {
             let before = newest.and_then(|newest| newest.checked_sub(1));
             before.ok_or_else(|| LogError::NoPrevious(container.to_owned()))?
         } else {

@@ -10,7 +10,6 @@ use tokio::process::Command;
 const PATIENCE: Duration = Duration::from_secs(180);
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said")]
 async fn the_python_client_creates_lists_watches_patches_reads_logs_and_deletes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let python = root.join("target/kubernetes-client/bin/python");

@@ -135,7 +135,6 @@ impl Drop for Rabbit {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "what is skipped is said")]
 async fn the_coarse_work_queue_with_rabbitmq_runs_as_it_stands() {
     let Some(rabbit) = Rabbit::start().await else {
         eprintln!("SKIPPED: no rabbitmq-server and amqp-tools here; apt-get install brings them");

@@ -1,12 +1,12 @@
 //! The Job of a run: started, followed, told to go.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures::{AsyncReadExt, StreamExt};
 use gangline_controller::api::{Job, JobCondition, Pod, PodPhase};
 use gangline_controller::plan::conditions;
-use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::api::{DeleteParams, ListParams};
 use kube::core::Selector;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
@@ -75,10 +75,11 @@ impl Running {
         let (sender, ends) = mpsc::channel(1);
         let complete = CancellationToken::new();
         let watch = PodWatch {
+            client: client.clone(),
             pods: pods.clone(),
             selector: selector.clone(),
             logs,
-            followed: HashSet::new(),
+            followed: HashMap::new(),
             lost: HashSet::new(),
             followers: JoinSet::new(),
         };
@@ -193,11 +194,12 @@ fn ended(condition: &JobCondition) -> Ended {
 
 /// Shows what the Pods of a Job write, and says which of them were lost.
 struct PodWatch {
+    client: Client,
     pods: Api<Pod>,
     selector: String,
     logs: Logs,
-    /// Runs of Pods by uid and number of restarts.
-    followed: HashSet<(String, i32)>,
+    /// By uid, how many starts of a Pod's container are shown, and who shows the next ones.
+    followed: HashMap<String, (i32, mpsc::UnboundedSender<i32>)>,
     lost: HashSet<String>,
     followers: JoinSet<()>,
 }
@@ -228,17 +230,36 @@ impl PodWatch {
             Ok(pods) => pods.items.iter().for_each(|pod| self.see(pod)),
             Err(error) => tracing::warn!(%error, "the Pods cannot be listed"),
         }
+        // No start comes after these.
+        self.followed.clear();
         while self.followers.join_next().await.is_some() {}
+    }
+
+    /// A container that is run again has a log of its own.
+    fn show_starts(&mut self, pod: &Pod) {
+        let container = pod.status.container_statuses.first();
+        let restarts = container.map_or(0, |container| container.restart_count);
+        let (shown, starts) = self
+            .followed
+            .entry(pod.uid().to_owned())
+            .or_insert_with(|| {
+                let (sender, starts) = mpsc::unbounded_channel();
+                let (from, name) = ((self.client.clone(), self.pods.clone()), pod.name());
+                let follower = show_logs(from, name.to_owned(), self.logs, starts);
+                self.followers.spawn(follower);
+                (0, sender)
+            });
+        while *shown <= restarts {
+            // It is there as long as its sender.
+            let _ = starts.send(*shown);
+            *shown += 1;
+        }
     }
 
     fn see(&mut self, pod: &Pod) {
         let has_started = !matches!(pod.status.phase, None | Some(PodPhase::Pending));
-        // A container that is run again has a log of its own.
-        let restarts = pod.status.container_statuses.first();
-        let restarts = restarts.map_or(0, |container| container.restart_count);
-        if has_started && self.followed.insert((pod.uid().to_owned(), restarts)) {
-            let (pods, name) = (self.pods.clone(), pod.name().to_owned());
-            self.followers.spawn(show_logs(pods, name, self.logs));
+        if has_started {
+            self.show_starts(pod);
         }
         let is_lost = pod.status.phase == Some(PodPhase::Failed) && !pod.is_deleting();
         if self.logs == Logs::Stderr && is_lost && self.lost.insert(pod.uid().to_owned()) {
@@ -260,13 +281,28 @@ impl PodWatch {
     }
 }
 
-async fn show_logs(pods: Api<Pod>, name: String, logs: Logs) {
-    let params = LogParams {
-        follow: true,
-        ..LogParams::default()
-    };
+/// Shows one log after the other, each to its end.
+async fn show_logs(
+    (client, pods): (Client, Api<Pod>),
+    name: String,
+    logs: Logs,
+    mut starts: mpsc::UnboundedReceiver<i32>,
+) {
+    while let Some(restarts) = starts.recv().await {
+        show_log(&client, &pods, &name, logs, restarts).await;
+    }
+}
+
+async fn show_log(client: &Client, pods: &Api<Pod>, name: &str, logs: Logs, restarts: i32) {
     let shown = async {
-        let mut text = Box::pin(pods.log_stream(&name, &params).await?);
+        // By its number, which only the local cluster knows: a first restart comes at once.
+        let path = format!(
+            "{}/{name}/log?follow=true&restartCount={restarts}",
+            pods.resource_url()
+        );
+        let request = http::Request::get(path).body(Vec::new());
+        let request = request.map_err(kube::Error::HttpError)?;
+        let mut text = Box::pin(client.request_stream(request).await?);
         let mut chunk = vec![0; 1 << 14];
         loop {
             let count = text
@@ -286,7 +322,7 @@ async fn show_logs(pods: Api<Pod>, name: String, logs: Logs) {
     let why = match shown.await {
         Ok(()) => return,
         // A Pod that is deleted takes its log along, and may not even have begun.
-        Err(kube::Error::Api(_)) if is_leaving(&pods, &name).await => return,
+        Err(kube::Error::Api(_)) if is_leaving(pods, name).await => return,
         Err(kube::Error::Api(status)) => status.message.clone(),
         Err(error) => error.to_string(),
     };

@@ -31,6 +31,7 @@ pub(super) fn read(
         timestamps: is_on(&parameters.timestamps),
         limit_bytes: number("limitBytes", &parameters.limit_bytes)?,
         previous: is_on(&parameters.previous),
+        restart_count: number("restartCount", &parameters.restart_count)?,
     };
     let text = api.kubelet.logs(pod.uid(), container, options);
     let text = text.map_err(|error| ApiError::bad_request(format!("{error} in pod {name:?}")))?;

@@ -114,6 +114,7 @@ pub(crate) struct Parameters {
     pub(crate) timestamps: String,
     pub(crate) follow: String,
     pub(crate) previous: String,
+    pub(crate) restart_count: String,
     pub(crate) limit_bytes: String,
     pub(crate) since_seconds: String,
     pub(crate) since_time: String,

@@ -40,6 +40,8 @@ pub struct LogOptions {
     pub limit_bytes: Option<u64>,
     /// The log of the run before the present one.
     pub previous: bool,
+    /// The log of the run after so many restarts, and not of the present one. Kubernetes has no such parameter.
+    pub restart_count: Option<u32>,
 }
 
 /// Why there is no log to read.
@@ -48,7 +50,7 @@ pub enum LogError {
     /// The container has had no run; Kubernetes answers 400.
     #[error("container {0:?} is waiting to start")]
     NotStarted(String),
-    /// It has had no run before this one; Kubernetes answers 400.
+    /// It has had no run before this one, or its log is no longer kept; Kubernetes answers 400.
     #[error("previous terminated container {0:?} not found")]
     NoPrevious(String),
 }

@@ -109,6 +109,16 @@ pub(crate) async fn the_log_of_the_previous_run_is_kept() {
     };
     assert_eq!(world.log("p", previous.clone()).await, "first\n");
     assert_eq!(world.log("p", LogOptions::default()).await, "second\n");
+    let start = |restarts| LogOptions {
+        restart_count: Some(restarts),
+        ..LogOptions::default()
+    };
+    assert_eq!(world.log("p", start(0)).await, "first\n");
+    assert_eq!(world.log("p", start(1)).await, "second\n");
+    assert_eq!(
+        world.kubelet().logs("p", "c", start(2)).err(),
+        Some(LogError::NotStarted("c".to_owned()))
+    );
     world.api.apply(script("once", "true", json!({})));
     world.api.over("once").await;
     assert_eq!(
