@@ -174,6 +174,12 @@ class Program:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def says(self, text: str) -> None:
+        """Waits for its next line, which is this text."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().rstrip("\n")
+        assert line == text, f"{line!r} instead of {text!r}"
+
     def end(self) -> int:
         """Waits for its end and returns its exit code."""
         self.stdout, self.stderr = self.process.communicate(timeout=DEADLINE)

@@ -166,7 +166,7 @@ class Ends(WithServer):
     def test_sigterm_lets_the_item_end_and_exits_143(self) -> None:
         self.fill([1.5, 0, 0])
         program = self.program(SLOW, GANGLINE_GRACE_SECONDS="20")
-        self.leased()
+        program.says("begun")
         program.signal(signal.SIGTERM)
         self.assertEqual(program.end(), 143, program.stderr)
         counts = self.producer.counts()
