@@ -11,6 +11,7 @@
 pub mod certificate;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod ids;
 pub mod item;
 pub mod job;
@@ -25,6 +26,7 @@ pub use exchange::{
     ExchangeReply, ExchangeRequest, HeartbeatRequest, LeaseReply, LeaseRequest, LeasedItem,
     SessionEnd, Settle, SettleOutcome, SettleStatus, Settled, Wait, WaitReason,
 };
+pub use explain::{Explanation, HeldBack, HeldItem, Term, TermKind};
 pub use ids::{
     InvalidId, ItemId, ItemKey, LeaseNumber, Namespace, QueueName, QueueUid, SessionId, TokenHash,
     TokenId, WorkerName,

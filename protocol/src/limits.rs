@@ -86,6 +86,16 @@ pub const WORKERS_REMEMBERED_MAX: usize = 8_192;
 /// Most rows in one page of a list.
 pub const PAGE_ROWS_MAX: usize = 1_000;
 
+/// Leased items that an explanation names.
+///
+/// More would not be read; how many more there are is said.
+pub const EXPLAIN_LEASES_MAX: usize = 10;
+
+/// Leased items among which an explanation looks for those held longest.
+///
+/// A look must not grow with the queue; more workers than this are rare.
+pub const EXPLAIN_LEASES_LOOKED_MAX: usize = 2_048;
+
 /// Most queues in one service.
 pub const QUEUES_MAX: usize = 10_000;
 

@@ -87,6 +87,7 @@ pub fn router(service: Service, gate: Gate, history: History, jobs: Arc<dyn JobS
         .route("/workers", get(workers::list))
         .route("/workers/{name}", get(workers::look))
         .route("/workers/{name}/revoke", post(workers::revoke))
+        .route("/explain", get(queues::explain))
         .route("/history", get(history::history))
         .route("/job", get(jobs::get).put(jobs::put))
         .route("/results", get(results::results))

@@ -12,6 +12,7 @@
 pub mod command;
 pub mod digest;
 mod exchange;
+mod explain;
 pub mod fact;
 pub mod invariants;
 mod items;
@@ -30,6 +31,7 @@ mod state;
 mod tests;
 
 pub use command::{Command, Input, Query, Refusal, Reply, Signal};
+pub(crate) use explain::{Grounds, Took};
 pub use fact::{Fact, Record};
 pub(crate) use phase::cut_front;
 pub use queues::{Effects, Queues};

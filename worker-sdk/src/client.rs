@@ -7,9 +7,9 @@ use futures::Stream;
 use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
-    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView,
-    JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome,
-    TokenId, TokenRequest, TokenView, WorkerName, WorkerRecord, WorkerView,
+    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, Explanation, ItemId, ItemState,
+    ItemView, JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus, SettingsPatch,
+    StopOutcome, TokenId, TokenRequest, TokenView, WorkerName, WorkerRecord, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -188,6 +188,17 @@ impl Client {
     /// Refused with `queue_not_found`.
     pub async fn status(&self, queue: &QueueName) -> Result<QueueStatus> {
         let path = format!("/v1/queues/{queue}");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Returns why a queue is not over yet, term by term.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn explain(&self, queue: &QueueName) -> Result<Explanation> {
+        let path = format!("/v1/queues/{queue}/explain");
         self.call(self.request(Method::GET, &path, Duration::ZERO))
             .await
     }

@@ -1,5 +1,7 @@
 //! Clients of a queue: push, seal, stop, look, wait.
 
+mod explain;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -55,6 +57,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         connect: ConnectArgs,
     },
+    /// Say why a queue is not over yet, and what helps
+    Explain(explain::Args),
     /// Write results as lines of JSON, in the order of recording
     Results {
         #[command(flatten)]
@@ -151,6 +155,7 @@ impl Command {
                     None => show(&client.queues().await?)?,
                 }
             }
+            Self::Explain(args) => args.run().await?,
             Self::Results {
                 target,
                 follow,

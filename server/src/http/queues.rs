@@ -77,6 +77,13 @@ pub(super) async fn status(State(app): State<App>, InQueue(queue): InQueue) -> A
     Ok(app.show(app.service.status(&queue).await?))
 }
 
+pub(super) async fn explain(State(app): State<App>, InQueue(queue): InQueue) -> Answer {
+    match app.service.query(Query::Explain { queue }).await? {
+        Reply::Explanation(explanation) => Ok(reply(&explanation)),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
 pub(super) async fn delete(State(app): State<App>, InQueue(queue): InQueue) -> Answer {
     let deleted = app
         .change(Command::Delete {

@@ -134,7 +134,7 @@ const COUNT: &str = r#"{"type":"integer","minimum":0,"maximum":18446744073709551
 const FLAG: &str = r#"{"type":"boolean"}"#;
 
 /// All calls of the API, by path. The page for people is not among them.
-pub static ROUTES: [Route; 35] = [
+pub static ROUTES: [Route; 36] = [
     route(
         "GET",
         "/healthz",
@@ -378,6 +378,14 @@ pub static ROUTES: [Route; 35] = [
         "Ends the session of a worker that is known to be gone",
         JsonOrNothing("RevokeRequest"),
         Gives::Json("Revoked"),
+    ),
+    route(
+        "GET",
+        "/v1/queues/{queue}/explain",
+        Look,
+        "Why the queue is not over yet: each term, with what stands behind it",
+        Nothing,
+        Gives::Json("Explanation"),
     ),
     route(
         "GET",

@@ -2,8 +2,8 @@
 
 use gangline_protocol::item::{OutOfBounds, ResultView};
 use gangline_protocol::{
-    Certificate, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem, PushReply,
-    QueueName, QueueStatus, QueueUid, SessionId, SettingsPatch, StopOutcome, WorkerName,
+    Certificate, ExchangeReply, ExchangeRequest, Explanation, ItemId, ItemState, ItemView, NewItem,
+    PushReply, QueueName, QueueStatus, QueueUid, SessionId, SettingsPatch, StopOutcome, WorkerName,
     WorkerRecord, WorkerView,
 };
 
@@ -186,6 +186,11 @@ pub enum Query {
         /// Its name.
         worker: WorkerName,
     },
+    /// Why a queue is not over yet.
+    Explain {
+        /// The queue.
+        queue: QueueName,
+    },
     /// How far a stream under an `Idempotency-Key` was taken.
     Stream {
         /// The queue.
@@ -220,6 +225,8 @@ pub enum Reply {
     Workers(Vec<WorkerView>),
     /// To a look at one worker.
     Worker(Box<WorkerRecord>),
+    /// To the question why a queue is not over.
+    Explanation(Box<Explanation>),
     /// To a look at a stream.
     Stream(Option<StreamState>),
     /// To a tick.

@@ -198,6 +198,10 @@ impl Queues {
                 let record = self.find(&queue)?.worker_record(worker);
                 Ok(Reply::Worker(Box::new(record)))
             }
+            Query::Explain { queue } => {
+                let grounds = self.find(&queue)?.grounds();
+                Ok(Reply::Explanation(Box::new(grounds.explain(now_ms))))
+            }
             Query::Stream { queue, key } => {
                 let batch = self.batch(now_ms, &queue, &key);
                 let stream = batch.and_then(|batch| match &batch.taken {

@@ -185,6 +185,7 @@ impl Queues {
             Content::Results(number, results) => {
                 let queue = self.numbered(number)?;
                 for part in results {
+                    queue.took.note(part.took_ms);
                     queue.results.push(ResultRecord {
                         id: ItemId(part.id),
                         key: parse_key(part.key)?,

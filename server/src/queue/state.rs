@@ -11,6 +11,7 @@ use gangline_protocol::{
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
+use super::explain::Took;
 use super::fact::{AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, SessionEndRecord};
 use super::items::{Extra, Holder, Item, Items, Place, Slot};
 use super::lanes::{Lanes, Standing};
@@ -43,6 +44,8 @@ pub struct Queue {
     pub(super) retried: u64,
     pub(super) first_lease_ms: Option<u64>,
     pub(super) last_done_ms: Option<u64>,
+    /// How long the items took that are done.
+    pub(super) took: Took,
     /// Advances by at most one heartbeat interval a step, so that no outage ends a session.
     pub(super) queue_time: u64,
     pub(super) stepped_ms: u64,
@@ -115,6 +118,7 @@ impl Queue {
             retried: 0,
             first_lease_ms: None,
             last_done_ms: None,
+            took: Took::default(),
             queue_time: 0,
             stepped_ms: created.at_ms,
         }
@@ -460,6 +464,7 @@ impl Queue {
             attempt,
             took_ms,
         });
+        self.took.note(took_ms);
         self.counts.done += 1;
         self.last_done_ms = Some(at_ms);
     }

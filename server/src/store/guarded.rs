@@ -230,6 +230,7 @@ fn queue_looked_at(query: &Query) -> Option<&QueueName> {
         | Query::Results { queue, .. }
         | Query::Workers { queue }
         | Query::Worker { queue, .. }
+        | Query::Explain { queue }
         | Query::Stream { queue, .. } => Some(queue),
         Query::List => None,
     }

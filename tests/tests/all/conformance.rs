@@ -142,4 +142,5 @@ cases! {
     results_are_resumed_by_cursor_and_followed_to_the_end
     wait_answers_at_the_end
     the_digest_is_that_of_the_results
+    an_explanation_has_every_term_that_keeps_a_queue_open
 }

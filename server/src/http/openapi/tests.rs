@@ -63,8 +63,8 @@ fn check_enum<T: Serialize>(name: &str, all: &[T]) {
 #[test]
 fn schemas_are_those_of_the_types() {
     use gangline_protocol::{
-        Counts, ErrorCode, ItemState, JobReport, NewItem, Phase, QueueSettings, Role,
-        SettingsPatch, SettleOutcome, SettleStatus, StopOutcome,
+        Counts, ErrorCode, HeldBack, ItemState, JobReport, NewItem, Phase, QueueSettings, Role,
+        SettingsPatch, SettleOutcome, SettleStatus, StopOutcome, Term, TermKind,
     };
     check_enum("ErrorCode", &ErrorCode::ALL);
     check_enum("Role", &Role::ALL);
@@ -105,6 +105,33 @@ fn schemas_are_those_of_the_types() {
             ItemState::Abandoned,
         ],
     );
+    check_enum(
+        "TermKind",
+        &[
+            TermKind::Paused,
+            TermKind::Ready,
+            TermKind::Leased,
+            TermKind::Delayed,
+            TermKind::NotSealed,
+        ],
+    );
+    check_enum(
+        "HeldBack",
+        &[
+            HeldBack::Paused,
+            HeldBack::NoWorker,
+            HeldBack::LimitReached,
+            HeldBack::LastAttemptAlone,
+        ],
+    );
+    let held = json!({"id": 1, "key": "k", "lease": 1, "attempt": 1, "worker": "w",
+        "session": "0000000000000001", "since": "2026-01-01T00:00:00Z", "heldMs": 1, "slow": true});
+    let term = json!({"term": "leased", "text": "t", "trouble": true, "items": 1,
+        "because": "paused", "command": "c", "call": "c", "nextDueAt": "2026-01-01T00:00:00Z",
+        "typicalMs": 1, "oldest": [held], "more": 1, "looked": 1});
+    let term: Term = serde_json::from_value(term).unwrap();
+    check("HeldItem", &term.oldest[0]);
+    check("Term", &term);
     check("Counts", &Counts::default());
     let settings = QueueSettings {
         max_leased: Some(1),

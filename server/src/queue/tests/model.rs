@@ -68,6 +68,11 @@ impl Pair {
                     Reply::Worker(Box::new(record)),
                 );
             }
+            let explanation = queue.grounds().explain(self.world.now_ms);
+            same(
+                see(Query::Explain { queue: name() }),
+                Reply::Explanation(Box::new(explanation)),
+            );
             let (cursor, max) = (0, 1_000);
             let results = queue.results.clone();
             same(

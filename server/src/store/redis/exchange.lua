@@ -9,6 +9,7 @@ local OK, ALREADY_SETTLED, STALE, IS_CANCELLED, UNKNOWN, OVER = 0, 1, 2, 3, 4, 5
 local IS_DONE, RETRY, BURIED, RELEASE = 0, 1, 2, 3
 local SETTLE = '>BBBI2I6I8I6'
 local SETTLE_BYTES = 25
+local TOOK_ROWS = 32
 local LIMBS = '>I4I4I4I4I4I4I4I4'
 
 local worker, draws, draws_used, nonce
@@ -56,9 +57,14 @@ end
 local function record_result(id, item, hash, result)
   local head = item.result_head
   if not head then
-    head = pack('>I2I6', item.attempt, max(now_ms - item.leased, 0))
-    item.result_head = head
+    local took = max(now_ms - item.leased, 0)
+    head = pack('>I2I6', item.attempt, took)
+    local _, digits_of_it = math.frexp(took)
+    item.result_head, item.took_row = head, min(digits_of_it, TOOK_ROWS - 1) + 1
   end
+  local rows = q.took
+  for n = #rows + 1, item.took_row do rows[n] = 0 end
+  rows[item.took_row] = rows[item.took_row] + 1
   if item.key then
     -- The key stands behind the fixed fields of the record.
     local text = record(id)

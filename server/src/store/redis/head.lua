@@ -66,6 +66,8 @@ local function run(act, keys, arguments)
       return redis.error_reply('LAYOUT queue ' .. queue_name .. ' has stored layout '
         .. tostring(q.layout) .. ', and this service knows ' .. LAYOUT)
     end
+    -- Heads of before it was counted have none.
+    q.took = q.took or {}
     read_settings()
   end
   return act()
@@ -165,6 +167,8 @@ local function create(uid, settings)
     back = 0, alone = 0, blobs = 0,
     len = 0, results = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
     sessions = 0, serial = 0, endings = 0,
+    -- How many results took so many binary digits of milliseconds, from none on.
+    took = {},
     -- No lease number of an older queue of this name may come again.
     lease = before and cmsgpack.unpack(before).lease or 0,
   }

@@ -99,6 +99,30 @@ local function look()
     return { 'workers', part[1], rows }
   end
 
+  if what == 'explain' then
+    local due, held, rows = false, {}, {}
+    if q.counts[DELAYED] > 0 then
+      due = tonumber(call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
+    end
+    if q.counts[LEASED] > 0 then
+      held = call('ZRANGE', K.holds, 0, tonumber(ARGV[7]) - 1)
+      for at = 1, #held do held[at] = tonumber(held[at]) end
+      prefetch(held)
+      table.sort(held, function(one, other)
+        local a, b = items[one].leased, items[other].leased
+        return a < b or a == b and one < other
+      end)
+    end
+    for at = 1, min(#held, tonumber(ARGV[6])) do
+      local item = items[held[at]]
+      -- Of the record only what stands before the payload is needed.
+      rows[at] = { item.id, sub(record(item.id), 1, 640), digits(item.lease), item.attempt, item.session,
+        worker_of(item.session), item.leased }
+    end
+    local only_alone = q.alone > 0 and q.alone == q.counts[READY] and 1 or 0
+    return { 'explain', now_ms, view(q), due, q.took, only_alone, rows }
+  end
+
   -- One worker: whether it had a session, -1 when that is not known any more; and its session.
   if what == 'worker' then
     local session = session_of_worker(ARGV[6])

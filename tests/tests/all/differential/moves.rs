@@ -492,6 +492,9 @@ pub(super) fn looks(mover: &mut Mover) -> Vec<Query> {
             Query::Workers {
                 queue: queue.clone(),
             },
+            Query::Explain {
+                queue: queue.clone(),
+            },
             Query::Stream {
                 queue: queue.clone(),
                 key: "s".into(),

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use gangline_protocol::item::ResultView;
-use gangline_protocol::limits::PRIORITY_DEFAULT;
+use gangline_protocol::limits::{EXPLAIN_LEASES_MAX, PRIORITY_DEFAULT};
 use gangline_protocol::{
-    Certificate, Counts, EndCause, EndPhase, ItemId, ItemState, ItemView, LeaseNumber, NewItem,
-    Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId, SettleOutcome,
-    StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
+    Certificate, Counts, EndCause, EndPhase, HeldItem, ItemId, ItemState, ItemView, LeaseNumber,
+    NewItem, Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId,
+    SettleOutcome, StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::queue::{Grounds, Took};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -367,6 +369,49 @@ impl Queue {
             State::Abandoned => view.state = ItemState::Abandoned,
         }
         Some(view)
+    }
+
+    /// What the queue waits for, looked up item by item.
+    pub(super) fn grounds(&self) -> Grounds {
+        let mut oldest: Vec<HeldItem> = self
+            .numbered()
+            .filter_map(|(id, item)| {
+                let State::Leased(held) = item.state else {
+                    return None;
+                };
+                let mut sessions = self.sessions.iter();
+                let holder = sessions.find(|session| session.id == held.session)?;
+                Some(HeldItem {
+                    id,
+                    key: item.new.key.clone(),
+                    lease: LeaseNumber(item.lease),
+                    attempt: item.attempt,
+                    session: held.session,
+                    worker: holder.worker.clone(),
+                    since: Timestamp(item.leased_ms),
+                    held_ms: 0,
+                    slow: false,
+                })
+            })
+            .collect();
+        oldest.sort_by_key(|item| (item.since, item.id));
+        oldest.truncate(EXPLAIN_LEASES_MAX);
+        let mut took: Vec<u64> = self.results.iter().map(|result| result.took_ms).collect();
+        took.sort_unstable();
+        let middle = took.get(took.len().saturating_sub(1) / 2);
+        let mut ready = self
+            .numbered()
+            .filter(|(_, item)| item.state == State::Ready)
+            .peekable();
+        let only_alone = ready.peek().is_some() && ready.all(|(_, item)| item.alone);
+        Grounds {
+            status: self.status(),
+            next_due_ms: self.first_due_ms(),
+            // The one in the middle stands for all: no other is looked at.
+            took: middle.copied().map_or_else(Took::default, Took::of),
+            only_alone,
+            oldest,
+        }
     }
 
     pub(super) fn worker_record(&self, name: WorkerName) -> WorkerRecord {
