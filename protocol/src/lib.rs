@@ -9,6 +9,7 @@
 //! pushed comes back byte for byte.
 
 pub mod certificate;
+pub mod dead;
 pub mod error;
 pub mod exchange;
 pub mod explain;
@@ -21,6 +22,7 @@ pub mod time;
 pub mod token;
 
 pub use certificate::{Certificate, EndCause, EndPhase, StopOutcome};
+pub use dead::{DeadGroup, DeadItems, RedriveRequest, Redriven};
 pub use error::{ErrorCode, Problem};
 pub use exchange::{
     ExchangeReply, ExchangeRequest, HeartbeatRequest, LeaseReply, LeaseRequest, LeasedItem,

@@ -30,7 +30,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Input, Query, Refusal, Reply, Signal};
+pub use command::{Command, Input, Query, Refusal, Reply, Selection, Signal};
 pub(crate) use explain::{Grounds, Took};
 pub use fact::{Fact, Record};
 pub(crate) use phase::cut_front;

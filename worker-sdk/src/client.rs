@@ -7,9 +7,10 @@ use futures::Stream;
 use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
-    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, Explanation, ItemId, ItemState,
-    ItemView, JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus, SettingsPatch,
-    StopOutcome, TokenId, TokenRequest, TokenView, WorkerName, WorkerRecord, WorkerView,
+    CreatedToken, DeadItems, ErrorCode, ExchangeReply, ExchangeRequest, Explanation, ItemId,
+    ItemState, ItemView, JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus,
+    RedriveRequest, Redriven, SettingsPatch, StopOutcome, TokenId, TokenRequest, TokenView,
+    WorkerName, WorkerRecord, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -96,11 +97,6 @@ struct WorkerList {
 #[derive(Deserialize)]
 struct TokenList {
     tokens: Vec<TokenView>,
-}
-
-#[derive(Deserialize)]
-struct Redriven {
-    redriven: u64,
 }
 
 /// One page of items.
@@ -302,13 +298,28 @@ impl Client {
         self.post(queue, "resume").await
     }
 
-    /// Makes dead items ready again; returns how many.
+    /// Returns what items died of, by the kind of their error.
     ///
     /// # Errors
     ///
-    /// Refused with `queue_not_found` or `queue_over`.
-    pub async fn redrive(&self, queue: &QueueName) -> Result<u64> {
-        Ok(self.post::<Redriven>(queue, "redrive").await?.redriven)
+    /// Refused with `queue_not_found`.
+    pub async fn dead(&self, queue: &QueueName) -> Result<DeadItems> {
+        let path = format!("/v1/queues/{queue}/dead");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Makes dead items ready again, or copies them into another queue: all of them, or those
+    /// that the request chooses. Very many take several calls: go on with the answer's `next`.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`; in place with `queue_over`; into another queue with what
+    /// refuses a push there.
+    pub async fn redrive(&self, queue: &QueueName, which: &RedriveRequest) -> Result<Redriven> {
+        let path = format!("/v1/queues/{queue}/redrive");
+        let request = self.request(Method::POST, &path, Duration::ZERO);
+        self.call(request.json(which)).await
     }
 
     /// Ends a queue before it is drained.

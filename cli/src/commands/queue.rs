@@ -1,6 +1,7 @@
 //! Clients of a queue: push, seal, stop, look, wait.
 
 mod explain;
+mod redrive;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,8 +38,8 @@ pub(crate) enum Command {
     Pause(Target),
     /// Hand out items again
     Resume(Target),
-    /// Make dead items ready again
-    Redrive(Target),
+    /// Make dead items ready again, or copy them into another queue
+    Redrive(redrive::Args),
     /// End a queue before it is drained; what is left is abandoned
     Stop {
         #[command(flatten)]
@@ -129,11 +130,7 @@ impl Command {
                 let (client, queue) = target.open()?;
                 show(&client.resume(&queue).await?)?;
             }
-            Self::Redrive(target) => {
-                let (client, queue) = target.open()?;
-                let items = client.redrive(&queue).await?;
-                output::note(format_args!("{items} items of {queue} are ready again"));
-            }
+            Self::Redrive(args) => args.run().await?,
             Self::Stop {
                 target,
                 outcome,

@@ -134,7 +134,7 @@ const COUNT: &str = r#"{"type":"integer","minimum":0,"maximum":18446744073709551
 const FLAG: &str = r#"{"type":"boolean"}"#;
 
 /// All calls of the API, by path. The page for people is not among them.
-pub static ROUTES: [Route; 36] = [
+pub static ROUTES: [Route; 37] = [
     route(
         "GET",
         "/healthz",
@@ -303,8 +303,8 @@ pub static ROUTES: [Route; 36] = [
         "POST",
         "/v1/queues/{queue}/redrive",
         Operate,
-        "Makes dead items ready again",
-        Nothing,
+        "Makes dead items ready again, or copies them into another queue",
+        JsonOrNothing("RedriveRequest"),
         Gives::Json("Redriven"),
     ),
     route(
@@ -378,6 +378,14 @@ pub static ROUTES: [Route; 36] = [
         "Ends the session of a worker that is known to be gone",
         JsonOrNothing("RevokeRequest"),
         Gives::Json("Revoked"),
+    ),
+    route(
+        "GET",
+        "/v1/queues/{queue}/dead",
+        Look,
+        "Dead items by the kind of their error",
+        Nothing,
+        Gives::Json("DeadItems"),
     ),
     route(
         "GET",

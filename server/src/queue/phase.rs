@@ -1,11 +1,13 @@
 //! Phases: seal, pause, stop, the end by itself, and the certificate.
 
-use gangline_protocol::limits::REASON_BYTES_MAX;
+use std::collections::BTreeSet;
+
+use gangline_protocol::limits::{REASON_BYTES_MAX, REDRIVE_STEP_MAX};
 use gangline_protocol::{
     Certificate, EndCause, EndPhase, ItemId, QueueSettings, StopOutcome, Timestamp,
 };
 
-use super::command::{Refusal, Reply, Signal};
+use super::command::{Refusal, Reply, Selection, Signal};
 use super::fact::{Ended, Fact};
 use super::items::{Found, Place};
 use super::queues::Step;
@@ -165,9 +167,21 @@ impl Step<'_> {
         self.item(id)
     }
 
-    pub(super) fn redrive(&mut self, max: usize) -> Result<Reply, Refusal> {
+    pub(super) fn redrive(&mut self, selection: Selection) -> Result<Reply, Refusal> {
         self.queue.refuse_if_over()?;
-        let items: Vec<u64> = self.queue.dead.iter().take(max).map(|id| id.0).collect();
+        let dead = &self.queue.dead;
+        let chosen: BTreeSet<ItemId> = match selection {
+            Selection::First(max) => dead
+                .iter()
+                .take(max.min(REDRIVE_STEP_MAX))
+                .copied()
+                .collect(),
+            Selection::Items(ids) => {
+                let ids = ids.into_iter().take(REDRIVE_STEP_MAX);
+                ids.filter(|id| dead.contains(id)).collect()
+            }
+        };
+        let items: Vec<u64> = chosen.into_iter().map(|id| id.0).collect();
         let count = items.len() as u64;
         if count > 0 {
             self.happen(Fact::Redriven { items });

@@ -138,8 +138,8 @@ impl Queues {
             Command::Cancel { queue, id } => {
                 self.step(input, &queue, effects, |step| step.cancel(id))
             }
-            Command::Redrive { queue, max } => {
-                self.step(input, &queue, effects, |step| step.redrive(max))
+            Command::Redrive { queue, selection } => {
+                self.step(input, &queue, effects, |step| step.redrive(selection))
             }
             Command::Exchange { queue, request } => {
                 let Some(found) = self.by_name.get(&queue) else {
@@ -198,6 +198,10 @@ impl Queues {
                 let record = self.find(&queue)?.worker_record(worker);
                 Ok(Reply::Worker(Box::new(record)))
             }
+            Query::Dead { queue, after, max } => {
+                Ok(Reply::Dead(self.find(&queue)?.dead_items(after, max)))
+            }
+            Query::Copies { queue, ids } => Ok(Reply::Copies(self.find(&queue)?.copies(&ids))),
             Query::Explain { queue } => {
                 let grounds = self.find(&queue)?.grounds();
                 Ok(Reply::Explanation(Box::new(grounds.explain(now_ms))))

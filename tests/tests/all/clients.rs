@@ -46,3 +46,55 @@ async fn explain_says_what_keeps_a_queue_open_and_what_helps() {
     );
     server.stop().await;
 }
+
+#[tokio::test]
+async fn redrive_takes_a_selection_and_goes_into_another_queue() {
+    let mut server = TestServer::start().await;
+    let q = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    q.push(&[json!(1), json!(2), json!(3)]).await;
+    let session = q.open("w", 3).await;
+    for nth in 0..3 {
+        session
+            .settle(
+                nth,
+                json!({"outcome": "dead", "error": format!("error {nth}")}),
+            )
+            .await;
+    }
+    let name = q.name.clone();
+    let into = format!("{name}-again");
+    let copied = format!("{name}: 2 items copied into {into}, 0 were there before; there are more");
+    let rest = format!("{name}: 1 item copied into {into}, 2 were there before");
+    for (arguments, said) in [
+        (&["--id=2"][..], format!("{name}: 1 item ready again")),
+        (
+            &["--contains", "error 2"],
+            format!("{name}: 1 item ready again"),
+        ),
+        (
+            &["--error", "error 99"],
+            format!("{name}: 1 item ready again"),
+        ),
+        (&[], format!("{name}: 0 items ready again")),
+    ] {
+        let left = client(&q, &[&["redrive", &name], arguments].concat()).await;
+        assert_eq!((left.code, left.stderr.trim()), (Some(0), said.as_str()));
+    }
+    let session = q.open("w", 3).await;
+    for nth in 0..3 {
+        session.settle(nth, json!({"outcome": "dead"})).await;
+    }
+    q.post("/stop", json!({"outcome": "failure"})).await.ok();
+    for (arguments, said) in [(&["--max=2"][..], copied), (&[], rest)] {
+        let left = client(
+            &q,
+            &[&["redrive", &name, "--into", &into], arguments].concat(),
+        )
+        .await;
+        assert_eq!((left.code, left.stderr.trim()), (Some(0), said.as_str()));
+    }
+    let left = client(&q, &["redrive", &name]).await;
+    assert_eq!(left.code, Some(1));
+    assert!(left.stderr.contains("is over"), "{}", left.stderr);
+    server.stop().await;
+}

@@ -143,4 +143,7 @@ cases! {
     wait_answers_at_the_end
     the_digest_is_that_of_the_results
     an_explanation_has_every_term_that_keeps_a_queue_open
+    dead_items_are_grouped_by_the_kind_of_their_error
+    a_redrive_takes_those_that_it_is_asked_for
+    dead_items_of_a_queue_that_is_over_live_on_in_another
 }

@@ -72,19 +72,26 @@ end
 
 acts.redrive = function()
   if q.ended then return complete('over', q.uid) end
-  -- The sweep of this very step may have left some.
-  write_pending(K.dead)
-  local wanted = min(tonumber(ARGV[6]), LEASES_A_STEP)
-  local ids = wanted > 0 and call('ZRANGE', K.dead, 0, wanted - 1) or {}
+  local wanted, count, ids = tonumber(ARGV[6]), 0, {}
+  if wanted > 0 then
+    -- The sweep of this very step may have left some.
+    write_pending(K.dead)
+    ids = call('ZRANGE', K.dead, 0, wanted - 1)
+  else
+    for at = 7, #ARGV do ids[at - 6] = ARGV[at] end
+  end
   for at = 1, #ids do ids[at] = tonumber(ids[at]) end
   prefetch(ids)
   for _, id in ipairs(ids) do
-    local item = items[id]
-    withdraw(item)
-    item.attempts, item.lost_attempts = 0, 0
-    make_ready(item)
+    local item = find(id)
+    if item and item.place == IS_DEAD then
+      withdraw(item)
+      item.attempts, item.lost_attempts = 0, 0
+      make_ready(item)
+      count = count + 1
+    end
   end
-  return complete('redriven', #ids)
+  return complete('redriven', count)
 end
 
 acts.revoke = function()

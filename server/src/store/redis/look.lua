@@ -99,6 +99,32 @@ local function look()
     return { 'workers', part[1], rows }
   end
 
+  -- What items died of: id, error, since when.
+  if what == 'dead' then
+    local rows, ids = {}, {}
+    for at, id in ipairs(call('ZRANGEBYSCORE', K.dead, '(' .. ARGV[6], '+inf', 'LIMIT', 0, ARGV[7])) do
+      ids[at] = tonumber(id)
+    end
+    prefetch(ids)
+    for at, id in ipairs(ids) do rows[at] = { id, items[id].error or false, items[id].dead } end
+    return { 'dead', rows }
+  end
+
+  -- Dead items as they were pushed.
+  if what == 'copies' then
+    local rows, ids = {}, {}
+    for at = 6, #ARGV do ids[at - 5] = tonumber(ARGV[at]) end
+    prefetch(ids)
+    for _, id in ipairs(ids) do
+      local item = find(id)
+      if item and item.place == IS_DEAD then
+        rows[#rows + 1] = id
+        rows[#rows + 1] = record(id)
+      end
+    end
+    return { 'copies', rows }
+  end
+
   if what == 'explain' then
     local due, held, rows = false, {}, {}
     if q.counts[DELAYED] > 0 then

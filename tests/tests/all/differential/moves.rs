@@ -9,7 +9,7 @@ use gangline_protocol::{
     StopOutcome,
 };
 use gangline_server::queue::command::{Batch, BatchPart};
-use gangline_server::queue::{Command, Input, Query, Refusal, Reply};
+use gangline_server::queue::{Command, Input, Query, Refusal, Reply, Selection};
 use serde_json::value::RawValue;
 
 const WORKERS: usize = 4;
@@ -149,7 +149,11 @@ impl Mover {
             },
             93..=95 => Command::Redrive {
                 queue,
-                max: self.dice.below(4) as usize,
+                selection: if self.dice.one_in(3) {
+                    Selection::Items((0..self.dice.below(40)).map(|_| self.id()).collect())
+                } else {
+                    Selection::First(self.dice.below(4) as usize)
+                },
             },
             _ => Command::Revoke {
                 queue,
@@ -494,6 +498,15 @@ pub(super) fn looks(mover: &mut Mover) -> Vec<Query> {
             },
             Query::Explain {
                 queue: queue.clone(),
+            },
+            Query::Dead {
+                queue: queue.clone(),
+                after,
+                max: mover.dice.below(30) as usize,
+            },
+            Query::Copies {
+                queue: queue.clone(),
+                ids: (0..mover.dice.below(80)).map(|_| mover.id()).collect(),
             },
             Query::Stream {
                 queue: queue.clone(),

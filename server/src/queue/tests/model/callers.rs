@@ -9,7 +9,7 @@ use super::super::world::{item, json, settle};
 use super::moves::{Control, End, Move, Parts, STREAM_LINES, WORKERS, items};
 use super::name;
 use crate::queue::command::{Batch, BatchPart};
-use crate::queue::{Command, Refusal, Reply};
+use crate::queue::{Command, Refusal, Reply, Selection};
 
 /// A worker process, one queue each: even ones work on one queue, odd ones on the other.
 #[derive(Debug, Default)]
@@ -140,9 +140,14 @@ impl Caller {
                 queue: name(queue),
                 id: ItemId(u64::from(id % 40)),
             },
-            Move::Redrive { queue, max } => Command::Redrive {
+            Move::Redrive { queue, max, ids } => Command::Redrive {
                 queue: name(queue),
-                max: max.into(),
+                selection: match ids {
+                    Some(ids) => {
+                        Selection::Items(ids.into_iter().map(|id| ItemId(id.into())).collect())
+                    }
+                    None => Selection::First(max.into()),
+                },
             },
             Move::Configure { queue, what, value } => Command::Configure {
                 queue: name(queue),

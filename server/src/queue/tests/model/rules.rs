@@ -103,7 +103,9 @@ impl Model {
                 Ok(reply)
             }
             Command::Cancel { queue, id } => self.step(now, &queue, |queue| queue.cancel(id)),
-            Command::Redrive { queue, max } => self.step(now, &queue, |queue| queue.redrive(max)),
+            Command::Redrive { queue, selection } => {
+                self.step(now, &queue, |queue| queue.redrive(&selection))
+            }
             Command::Exchange {
                 queue: name,
                 request,

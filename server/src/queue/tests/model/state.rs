@@ -11,6 +11,7 @@ use gangline_protocol::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::queue::command::DeadItem;
 use crate::queue::{Grounds, Took};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -412,6 +413,25 @@ impl Queue {
             only_alone,
             oldest,
         }
+    }
+
+    /// What is dead, of what, and as it was pushed: of these the first 29.
+    pub(super) fn dead(&self) -> (Vec<DeadItem>, Vec<(ItemId, NewItem)>) {
+        let (mut dead, mut copies) = (Vec::new(), Vec::new());
+        for (id, item) in self.numbered() {
+            let State::Dead { since_ms } = item.state else {
+                continue;
+            };
+            let (error, since) = (item.error.clone(), Timestamp(since_ms));
+            dead.push(DeadItem { id, error, since });
+            if id.0 < 30 {
+                let mut copy = item.new.clone();
+                (copy.key, copy.delay_ms) = (None, None);
+                copy.priority = Some(item.priority());
+                copies.push((id, copy));
+            }
+        }
+        (dead, copies)
     }
 
     pub(super) fn worker_record(&self, name: WorkerName) -> WorkerRecord {

@@ -62,3 +62,128 @@ pub(crate) async fn an_explanation_has_every_term_that_keeps_a_queue_open(q: Que
     assert_eq!(over["terms"], json!([]));
     assert_eq!(over["certificate"]["phase"], "stopped");
 }
+
+/// Makes the `nth` item of a fresh queue dead of the `nth` error.
+async fn bury(q: &Queue, errors: &[Value]) {
+    let payloads: Vec<Value> = (1..=errors.len()).map(|n| json!({ "n": n })).collect();
+    q.push(&payloads).await;
+    let session = q.open("undertaker", 100).await;
+    for (nth, error) in errors.iter().enumerate() {
+        session
+            .settle(nth, json!({"outcome": "dead", "error": error}))
+            .await;
+    }
+}
+
+pub(crate) async fn dead_items_are_grouped_by_the_kind_of_their_error(q: Queue) {
+    let errors = [
+        json!("took 31 ms"),
+        json!("no such file: 'a'"),
+        json!("took 7 ms"),
+        json!(null),
+        json!("took 7 ms"),
+        json!("no such file: 'a'"),
+    ];
+    bury(&q, &errors).await;
+    let dead = q.get("/dead").await.ok();
+    assert_eq!((&dead["dead"], &dead["ungrouped"]), (&json!(6), &json!(0)));
+    let groups: Vec<Value> = dead["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| {
+            json!([
+                group["error"],
+                group["same"],
+                group["count"],
+                group["example"]
+            ])
+        })
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            json!(["took 31 ms", false, 3, 1]),
+            json!(["no such file: 'a'", true, 2, 2]),
+            json!([null, true, 1, 4]),
+        ]
+    );
+    for group in dead["groups"].as_array().unwrap() {
+        assert!(group["firstAt"].as_str().unwrap() <= group["lastAt"].as_str().unwrap());
+    }
+}
+
+pub(crate) async fn a_redrive_takes_those_that_it_is_asked_for(q: Queue) {
+    let errors: Vec<Value> = (1..=6)
+        .map(|n| json!(format!("{} {n}", if n % 2 == 0 { "even" } else { "odd" })))
+        .collect();
+    bury(&q, &errors).await;
+    let redrive = async |which: Value| q.post("/redrive", which).await.ok();
+    // Of what is named only the dead, each once.
+    let some = redrive(json!({"ids": [2, 2, 99, 0]})).await;
+    assert_eq!(some, json!({"redriven": 1}));
+    let again = redrive(json!({"ids": [2]})).await;
+    assert_eq!(again, json!({"redriven": 0}));
+    let kind = redrive(json!({"error": "odd 77", "max": 1})).await;
+    assert_eq!(kind, json!({"redriven": 1, "next": 1}));
+    let rest = redrive(json!({"error": "odd 77", "cursor": kind["next"]})).await;
+    assert_eq!(rest, json!({"redriven": 2}));
+    let none = redrive(json!({"contains": "4", "error": "odd 1"})).await;
+    assert_eq!(none, json!({"redriven": 0}));
+    let text = redrive(json!({"contains": "n 4"})).await;
+    assert_eq!(text, json!({"redriven": 1}));
+    assert_eq!(q.counts().await, json!({"ready": 5, "dead": 1}));
+    assert_eq!(redrive(json!({})).await, json!({"redriven": 1}));
+    let many: Vec<u64> = (1..=1_001).collect();
+    let refused = q.post("/redrive", json!({ "ids": many })).await;
+    assert_eq!(refused.refused(400), "out_of_bounds");
+}
+
+pub(crate) async fn dead_items_of_a_queue_that_is_over_live_on_in_another(q: Queue) {
+    let item = json!({"payload": {"n": 1}, "key": "own", "priority": 9, "maxAttempts": 1});
+    q.post("/items", item).await.ok();
+    let session = q.open("w", 1).await;
+    session
+        .settle(0, json!({"outcome": "retry", "error": "one"}))
+        .await;
+    bury(&q, &[json!("two"), json!("three")]).await;
+    let status = q.bare(Method::POST, "/seal").await.ok();
+    assert_eq!(status["phase"], "drained");
+    let refused = q.post("/redrive", json!({"ids": [1]})).await;
+    assert_eq!(refused.refused(409), "queue_over");
+
+    let mut other = q.clone();
+    other.name = format!("{}-again", q.name);
+    let into = json!({"into": other.name, "contains": "t"});
+    let copied = q.post("/redrive", into.clone()).await.ok();
+    assert_eq!(copied, json!({"redriven": 2}));
+    let repeated = q.post("/redrive", into).await.ok();
+    assert_eq!(repeated, json!({"redriven": 0, "duplicates": 2}));
+    let rest = q.post("/redrive", json!({"into": other.name})).await.ok();
+    assert_eq!(rest, json!({"redriven": 1, "duplicates": 2}));
+    assert_eq!(q.counts().await, json!({"dead": 3}));
+    assert_eq!(other.counts().await, json!({"ready": 3}));
+    let mut session = other.open("w", 1).await;
+    let first = &session.items[0];
+    let origin = format!("{}/1", status["uid"].as_str().unwrap());
+    assert_eq!(
+        (&first["payload"], &first["key"], &first["attempt"]),
+        (&json!({"n": 1}), &json!(origin), &json!(1))
+    );
+    // Its `maxAttempts` came along.
+    session
+        .settle(0, json!({"outcome": "retry", "error": "again"}))
+        .await;
+    session.lease(1).await;
+    assert_eq!(
+        other.counts().await,
+        json!({"dead": 1, "leased": 1, "ready": 1})
+    );
+
+    let itself = q.post("/redrive", json!({"into": q.name})).await;
+    assert_eq!(itself.refused(400), "invalid_body");
+    other.bare(Method::POST, "/seal").await.ok();
+    let repeated = q.post("/redrive", json!({"into": other.name})).await.ok();
+    assert_eq!(repeated["duplicates"], 3);
+    other.bare(Method::DELETE, "").await.ok();
+}
