@@ -93,6 +93,8 @@ pub enum HeldBack {
     LimitReached,
     /// Each of them is for a last attempt alone, and waits for a session that holds nothing.
     LastAttemptAlone,
+    /// There are as many bytes of results as `resultsBytesMax` allows.
+    ResultsFull,
 }
 
 /// A leased item, and for how long it has been held.

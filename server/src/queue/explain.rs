@@ -65,6 +65,8 @@ pub(crate) struct Grounds {
     pub(crate) took: Took,
     /// All that is ready waits for an attempt alone.
     pub(crate) only_alone: bool,
+    /// Bytes of all results.
+    pub(crate) results_bytes: u64,
     /// Those held longest, the longest first; how long is told by [`Grounds::explain`].
     pub(crate) oldest: Vec<HeldItem>,
 }
@@ -91,6 +93,7 @@ impl Queue {
             next_due_ms: self.delayed.first().map(|(due_ms, _)| *due_ms),
             took: self.took.clone(),
             only_alone: self.lanes.has_only_alone(),
+            results_bytes: self.results_bytes,
             oldest: oldest.filter_map(|(_, id)| self.held_item(id)).collect(),
         }
     }
@@ -149,8 +152,12 @@ impl Grounds {
             counts, settings, ..
         } = &self.status;
         let count = Some(counts.ready).filter(|count| *count > 0)?;
+        let bytes_max = settings.results_bytes_max;
+        let is_full = bytes_max.is_some_and(|max| self.results_bytes >= max);
         let because = if self.status.paused {
             Some(HeldBack::Paused)
+        } else if is_full {
+            Some(HeldBack::ResultsFull)
         } else if self.status.sessions == 0 {
             Some(HeldBack::NoWorker)
         } else if settings.max_leased.is_some_and(|max| counts.leased >= max) {
@@ -168,6 +175,11 @@ impl Grounds {
                 ": at most {} may be leased at a time (maxLeased)",
                 settings.max_leased.unwrap_or_default()
             ),
+            Some(HeldBack::ResultsFull) => format!(
+                ", and there are {} bytes of results, of at most {} (resultsBytesMax)",
+                self.results_bytes,
+                bytes_max.unwrap_or_default()
+            ),
             Some(HeldBack::LastAttemptAlone) => {
                 " that holds nothing else: all attempts so far took their worker along".into()
             }
@@ -181,6 +193,10 @@ impl Grounds {
             let queue = &self.status.queue;
             let command = format!("GANGLINE_QUEUE={queue} gangline work -- PROGRAM");
             (term.trouble, term.command) = (true, Some(command.into()));
+        }
+        if because == Some(HeldBack::ResultsFull) {
+            let queue = &self.status.queue;
+            (term.trouble, term.call) = (true, Some(format!("PUT /v1/queues/{queue}").into()));
         }
         Some(term)
     }
@@ -231,13 +247,14 @@ impl Grounds {
 
     fn not_sealed(&self) -> Option<Term> {
         let status = &self.status;
+        let idle_ms = status.settings.seal_when_idle_ms;
+        let itself = idle_ms.map_or(String::new(), |ms| {
+            format!("; it seals itself after {} with nothing to do", span(ms))
+        });
+        let text = format!("it is not sealed: a producer may still push more{itself}");
         (status.phase == gangline_protocol::Phase::Open).then(|| Term {
-            trouble: status.counts.left() == 0,
-            ..self.with_help(
-                TermKind::NotSealed,
-                "it is not sealed: a producer may still push more",
-                "seal",
-            )
+            trouble: status.counts.left() == 0 && idle_ms.is_none(),
+            ..self.with_help(TermKind::NotSealed, &text, "seal")
         })
     }
 

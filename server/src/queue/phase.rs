@@ -8,7 +8,7 @@ use gangline_protocol::{
 };
 
 use super::command::{Refusal, Reply, Selection, Signal};
-use super::fact::{Ended, Fact};
+use super::fact::{Ended, Fact, MoreSettings, Settings};
 use super::items::{Found, Place};
 use super::queues::Step;
 use super::state::Queue;
@@ -57,6 +57,7 @@ impl Queue {
         let deadlines = [
             self.sessions.first_deadline().map(|(deadline, _)| deadline),
             self.lease_deadlines.first().map(|(deadline, _)| *deadline),
+            self.seals_at(),
         ];
         let session = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(self.queue_time);
@@ -74,8 +75,14 @@ impl Queue {
 impl Step<'_> {
     pub(super) fn configure(&mut self, settings: &QueueSettings) -> Result<Reply, Refusal> {
         self.queue.refuse_if_over()?;
-        if self.queue.settings != *settings {
-            self.happen(Fact::Configured(settings.into()));
+        let now = &self.queue.settings;
+        let (base, more) = (Settings::from(settings), MoreSettings::from(settings));
+        let (old_base, old_more) = (Settings::from(now), MoreSettings::from(now));
+        if base != old_base {
+            self.happen(Fact::Configured(base));
+        }
+        if more != old_more {
+            self.happen(Fact::ConfiguredMore(more));
         }
         self.status()
     }
@@ -205,6 +212,7 @@ impl Step<'_> {
         if self.queue.ended.is_some() {
             return;
         }
+        self.seal_if_idle();
         for _ in 0..ITEMS_A_SWEEP {
             match self.queue.lease_deadlines.first() {
                 Some(&(deadline, id)) if deadline <= self.queue.queue_time => self.time_out(id),
@@ -216,6 +224,14 @@ impl Step<'_> {
                 Some(&(due_ms, id)) if due_ms <= self.now_ms => self.queue.make_due(id),
                 Some(_) | None => break,
             }
+        }
+    }
+
+    /// Seals a queue that has had nothing to do for as long as its settings say.
+    fn seal_if_idle(&mut self) {
+        let queue = &*self.queue;
+        if queue.seals_at().is_some_and(|at| at <= queue.queue_time) {
+            self.happen(Fact::Sealed);
         }
     }
 

@@ -41,6 +41,7 @@ impl Effects {
                 | Fact::Redriven { .. }
                 | Fact::Sealed
                 | Fact::Paused(_)
+                | Fact::ConfiguredMore(_)
                 | Fact::Ended(_) => true,
             },
             Record::Created(_) | Record::Removed { .. } | Record::Batch(_) | Record::Restore(_) => {
@@ -296,6 +297,7 @@ impl Queues {
         step.sweep();
         let reply = act(&mut step);
         step.end_if_drained();
+        step.queue.note_idle();
         let more = step.queue.leasable().saturating_sub(leasable);
         let is_over = step.queue.ended.is_some();
         if more > 0 {

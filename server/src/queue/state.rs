@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::explain::Took;
-use super::fact::{AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, SessionEndRecord};
+use super::fact::{
+    AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, MoreSettings, SessionEndRecord,
+};
 use super::items::{Extra, Holder, Item, Items, Place, Slot};
 use super::lanes::{Lanes, Standing};
 use super::sessions::{Session, Sessions};
@@ -46,6 +48,10 @@ pub struct Queue {
     pub(super) last_done_ms: Option<u64>,
     /// How long the items took that are done.
     pub(super) took: Took,
+    /// Bytes of all results.
+    pub(super) results_bytes: u64,
+    /// Since when there has been nothing to do, in queue time, in a queue that may seal itself.
+    pub(super) idle_since: Option<u64>,
     /// Advances by at most one heartbeat interval a step, so that no outage ends a session.
     pub(super) queue_time: u64,
     pub(super) stepped_ms: u64,
@@ -119,6 +125,8 @@ impl Queue {
             first_lease_ms: None,
             last_done_ms: None,
             took: Took::default(),
+            results_bytes: 0,
+            idle_since: None,
             queue_time: 0,
             stepped_ms: created.at_ms,
         }
@@ -146,7 +154,12 @@ impl Queue {
     /// replay; facts are made by code that has checked that they may become true.
     pub(super) fn evolve(&mut self, fact: Fact) {
         match fact {
-            Fact::Configured(settings) => self.settings = settings.into(),
+            Fact::Configured(settings) => {
+                let more = MoreSettings::from(&self.settings);
+                self.settings = settings.into();
+                more.set(&mut self.settings);
+            }
+            Fact::ConfiguredMore(more) => more.set(&mut self.settings),
             Fact::Pushed { at_ms, items } => {
                 for item in items {
                     self.add(item, at_ms);
@@ -386,10 +399,11 @@ impl Queue {
     /// Notes that a leased item runs; its time limit begins now.
     fn start_item(&mut self, id: ItemId) {
         let (queue_time, session_ms) = (self.queue_time, self.settings.session_ms);
+        let default_limit = self.settings.time_limit_ms;
         let Some(extra) = self.items.live_mut(id).map(Item::extra) else {
             return;
         };
-        let limit = extra.time_limit_ms;
+        let limit = extra.time_limit_ms.or(default_limit);
         if let Some(holder) = extra.holder.as_mut().filter(|holder| !holder.started) {
             holder.started = true;
             holder.deadline = limit.map(|limit| queue_time + limit + session_ms);
@@ -454,6 +468,7 @@ impl Queue {
         let place = u32::try_from(self.results.len()).expect("fewer than 4 billion results");
         let (item, key) = self.items.settle(id, Slot::Done(place));
         self.digest.add(id, result.get());
+        self.results_bytes += result.get().len() as u64;
         let extra = item.extra.as_ref().expect("a settled item was leased");
         let took_ms = at_ms.saturating_sub(extra.leased_ms);
         let attempt = extra.attempt;
@@ -567,9 +582,26 @@ impl Queue {
         self.ended = Some(ended);
     }
 
+    /// Notes since when there has been nothing to do, though items have come.
+    pub(super) fn note_idle(&mut self) {
+        let may_seal = !self.sealed && self.ended.is_none();
+        let is_idle = may_seal && self.counts.left() == 0 && self.counts.total() > 0;
+        let now = self.queue_time;
+        self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
+    }
+
+    /// Returns when the queue seals itself if nothing comes, in queue time.
+    pub(super) fn seals_at(&self) -> Option<u64> {
+        Some(
+            self.idle_since?
+                .saturating_add(self.settings.seal_when_idle_ms?),
+        )
+    }
+
     /// Gives every session a fresh deadline; after a replay.
     pub(super) fn resume_sessions(&mut self, now_ms: u64) {
         self.stepped_ms = now_ms;
+        self.note_idle();
         let deadline = self.queue_time + self.settings.session_ms;
         for id in self.sessions.ids().collect::<Vec<_>>() {
             self.sessions.extend(id, deadline);

@@ -129,6 +129,9 @@ cases! {
     a_worker_stops_the_queue_with_its_settle
     a_paused_queue_hands_out_nothing_until_it_is_resumed
     max_leased_bounds_all_sessions_together
+    full_results_hold_leases_back_until_more_are_allowed
+    the_time_limit_of_a_queue_is_that_of_items_without_one
+    a_queue_that_is_idle_for_long_enough_seals_itself
     cancelled_items_are_a_fourth_end
     a_deleted_queue_is_gone_and_its_workers_hear_of_it
     an_old_uid_is_answered_over

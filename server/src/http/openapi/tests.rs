@@ -123,6 +123,7 @@ fn schemas_are_those_of_the_types() {
             HeldBack::NoWorker,
             HeldBack::LimitReached,
             HeldBack::LastAttemptAlone,
+            HeldBack::ResultsFull,
         ],
     );
     let held = json!({"id": 1, "key": "k", "lease": 1, "attempt": 1, "worker": "w",
@@ -149,6 +150,9 @@ fn schemas_are_those_of_the_types() {
     check("Counts", &Counts::default());
     let settings = QueueSettings {
         max_leased: Some(1),
+        seal_when_idle_ms: Some(1),
+        time_limit_ms: Some(1),
+        results_bytes_max: Some(1),
         ..QueueSettings::default()
     };
     check("QueueSettings", &settings);

@@ -146,7 +146,7 @@ local function look()
         worker_of(item.session), item.leased }
     end
     local only_alone = q.alone > 0 and q.alone == q.counts[READY] and 1 or 0
-    return { 'explain', now_ms, view(q), due, q.took, only_alone, rows }
+    return { 'explain', now_ms, view(q), due, q.took, only_alone, q.bytes, rows }
   end
 
   -- One worker: whether it had a session, -1 when that is not known any more; and its session.

@@ -101,6 +101,7 @@ fn session_end(code: i64) -> Decoded<SessionEnd> {
 fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
     let Some(reason) = fields.optional_text()? else {
         let lease = LeaseNumber(fields.number()?);
+        let default_limit_ms = Some(fields.number()?).filter(|limit_ms| *limit_ms > 0);
         let mut rows = fields.list()?;
         let mut items = Vec::with_capacity(rows.left() / 3);
         while rows.left() > 0 {
@@ -112,7 +113,7 @@ fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
                 lease,
                 attempt,
                 key: record.key,
-                time_limit_ms: record.time_limit_ms,
+                time_limit_ms: record.time_limit_ms.or(default_limit_ms),
                 traceparent: record.traceparent,
                 payload: json(record.payload)?,
             });
@@ -126,6 +127,7 @@ fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
         "limit_reached" => WaitReason::LimitReached,
         "last_attempt_alone" => WaitReason::LastAttemptAlone,
         "revoked" => WaitReason::Revoked,
+        "results_full" => WaitReason::ResultsFull,
         _ => return Err(Malformed("no wait reason")),
     };
     Ok(LeaseReply::Wait(Wait {
@@ -179,7 +181,7 @@ pub(super) fn grounds(fields: &mut Fields, queue: &QueueName) -> Decoded<Grounds
     while counts.left() > 0 {
         rows.push(counts.number()?);
     }
-    let only_alone = fields.flag()?;
+    let (only_alone, results_bytes) = (fields.flag()?, fields.number()?);
     let mut held = fields.list()?;
     let mut oldest = Vec::with_capacity(held.left());
     while held.left() > 0 {
@@ -201,6 +203,7 @@ pub(super) fn grounds(fields: &mut Fields, queue: &QueueName) -> Decoded<Grounds
         next_due_ms,
         took: Took::of_rows(rows),
         only_alone,
+        results_bytes,
         oldest,
     })
 }

@@ -282,6 +282,9 @@ impl Mover {
                 0 => u64::MAX,
                 _ => dice.below(60_000),
             }),
+            seal_when_idle_ms: dice.one_in(8).then(|| dice.below(3) * 20_000),
+            time_limit_ms: dice.one_in(8).then(|| dice.below(3) * 4_000),
+            results_bytes_max: dice.one_in(8).then(|| dice.below(4) * 300),
         }
     }
 

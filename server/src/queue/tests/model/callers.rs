@@ -271,6 +271,9 @@ fn patch(what: u8, value: u8) -> SettingsPatch {
         2 => patch.session_ms = Some(900 + 150 * value),
         3 => patch.retry_base_ms = Some(10 * value),
         4 => patch.retry_cap_ms = Some(30 * value),
+        5 => patch.seal_when_idle_ms = Some(value % 4 * 10_000),
+        6 => patch.time_limit_ms = Some(value % 4 * 5_000),
+        7 => patch.results_bytes_max = Some(value % 8 * 10),
         _ => patch.retention_ms = Some(1_000_000 * value),
     }
     patch

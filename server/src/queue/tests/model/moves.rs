@@ -216,7 +216,7 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
         1 => (queue.clone(), any::<u8>()).prop_map(|(queue, id)| Move::Cancel { queue, id }),
         2 => (queue.clone(), 0_u8..4, prop::option::of(prop::collection::vec(0_u8..30, 0..20)))
             .prop_map(|(queue, max, ids)| Move::Redrive { queue, max, ids }),
-        2 => (queue, 0_u8..6, any::<u8>())
+        2 => (queue, 0_u8..9, any::<u8>())
             .prop_map(|(queue, what, value)| Move::Configure { queue, what, value }),
         1 => Just(Move::Tick),
         6 => (0_u16..20_000).prop_map(|ms| Move::Pass { ms }),

@@ -22,6 +22,9 @@ impl Queue {
         for (_, id) in expired {
             self.end_session(now_ms, id, SessionEnd::Expired, true);
         }
+        if !self.is_over() && self.seals_at().is_some_and(|at| at <= self.queue_time) {
+            self.sealed = true;
+        }
         for (end, id) in self.lease_ends() {
             if end <= self.queue_time {
                 let State::Leased(held) = self.item(id).state else {

@@ -28,8 +28,8 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) session: SessionId,
-    /// When it was started, in queue time, with the session length of that moment.
-    pub(super) started: Option<(u64, u64)>,
+    /// When it was started, in queue time, with the session length and the time limit of then.
+    pub(super) started: Option<(u64, u64, Option<u64>)>,
 }
 
 /// What became of an item's newest lease.
@@ -102,6 +102,8 @@ pub(super) struct Queue {
     pub(super) last_done_ms: Option<u64>,
     pub(super) queue_time: u64,
     pub(super) clock_ms: u64,
+    /// Since when there is nothing to do, in queue time, in a queue that had items.
+    pub(super) idle_since: Option<u64>,
 }
 
 impl Item {
@@ -171,6 +173,7 @@ impl Queue {
             last_done_ms: None,
             queue_time: 0,
             clock_ms: now_ms,
+            idle_since: None,
         }
     }
 
@@ -213,6 +216,30 @@ impl Queue {
         counts
     }
 
+    pub(super) fn time_limit_ms(&self, id: ItemId) -> Option<u64> {
+        let own = self.find(id)?.new.time_limit_ms;
+        own.or(self.settings.time_limit_ms)
+    }
+
+    pub(super) fn results_bytes(&self) -> u64 {
+        let results = self.results.iter();
+        results.map(|result| result.result.get().len() as u64).sum()
+    }
+
+    /// At the end of each step.
+    pub(super) fn note_nothing_to_do(&mut self) {
+        let idle = !self.items.is_empty() && self.counts().left() == 0;
+        self.idle_since = match self.idle_since {
+            _ if !idle || self.sealed || self.is_over() => None,
+            Some(since) => Some(since),
+            None => Some(self.queue_time),
+        };
+    }
+
+    pub(super) fn seals_at(&self) -> Option<u64> {
+        Some(self.idle_since? + self.settings.seal_when_idle_ms?)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.certificate.is_some()
     }
@@ -235,8 +262,8 @@ impl Queue {
                 let State::Leased(Held { started, .. }) = item.state else {
                     return None;
                 };
-                let (at, session_ms) = started?;
-                Some((at + item.new.time_limit_ms? + session_ms, id))
+                let (at, session_ms, limit_ms) = started?;
+                Some((at + limit_ms? + session_ms, id))
             })
             .collect();
         ends.sort_unstable();
@@ -411,6 +438,7 @@ impl Queue {
             // The one in the middle stands for all: no other is looked at.
             took: middle.copied().map_or_else(Took::default, Took::of),
             only_alone,
+            results_bytes: self.results_bytes(),
             oldest,
         }
     }
