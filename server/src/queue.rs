@@ -22,6 +22,7 @@ mod phase;
 mod push;
 mod queues;
 mod read;
+mod results;
 mod retry;
 mod sessions;
 mod settle;

@@ -380,6 +380,29 @@ impl Client {
         check(request.send().await?).await
     }
 
+    /// Returns results as a stream of lines in the order of pushing, after the item `cursor`.
+    /// They are complete once the queue is over.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn results_as_pushed(&self, queue: &QueueName, cursor: ItemId) -> Result<Response> {
+        let path = format!("/v1/queues/{queue}/results?cursor={cursor}&order=push");
+        let request = self.request(Method::GET, &path, Duration::from_secs(30 * 24 * 3600));
+        check(request.send().await?).await
+    }
+
+    /// Returns one item, with its result if it is done.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found` or `item_not_found`.
+    pub async fn item(&self, queue: &QueueName, id: ItemId) -> Result<ItemView> {
+        let path = format!("/v1/queues/{queue}/items/{id}");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
     /// Waits until the queue is over, or for `hold`; returns its status.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
 use gangline_worker::Client;
-use gangline_worker::protocol::{Certificate, QueueName, QueueStatus, StopOutcome};
+use gangline_worker::protocol::{Certificate, ItemId, QueueName, QueueStatus, StopOutcome};
 
 use super::connect::ConnectArgs;
 use super::input::{InputArgs, Items};
@@ -60,16 +60,24 @@ pub(crate) enum Command {
     },
     /// Say why a queue is not over yet, and what helps
     Explain(explain::Args),
-    /// Write results as lines of JSON, in the order of recording
+    /// Write results as lines of JSON
     Results {
         #[command(flatten)]
         target: Target,
         /// Go on until the queue is over
         #[arg(long)]
         follow: bool,
-        /// Skip so many results
+        /// Skip so many results; with --order push, those up to this item
         #[arg(long, default_value_t = 0)]
         cursor: u64,
+        /// In which order
+        #[arg(
+            long,
+            value_enum,
+            default_value = "recorded",
+            conflicts_with = "follow"
+        )]
+        order: Order,
     },
     /// Wait until a queue is over; exit 0 only when all of it is done
     Wait {
@@ -99,6 +107,15 @@ pub(crate) enum Outcome {
     Success,
     /// The job has failed
     Failure,
+}
+
+/// In which order results come.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Order {
+    /// As they were recorded
+    Recorded,
+    /// As their items were pushed; complete once the queue is over
+    Push,
 }
 
 impl Target {
@@ -157,9 +174,13 @@ impl Command {
                 target,
                 follow,
                 cursor,
+                order,
             } => {
                 let (client, queue) = target.open()?;
-                let mut results = client.results(&queue, cursor, follow).await?;
+                let mut results = match order {
+                    Order::Recorded => client.results(&queue, cursor, follow).await?,
+                    Order::Push => client.results_as_pushed(&queue, ItemId(cursor)).await?,
+                };
                 while let Some(part) = results
                     .chunk()
                     .await

@@ -421,14 +421,27 @@ pub static ROUTES: [Route; 37] = [
     ),
     with(
         &[
-            ("cursor", COUNT, "How many results to skip"),
-            ("follow", FLAG, "Goes on until the queue is over"),
+            (
+                "cursor",
+                COUNT,
+                "How many results to skip; in the order of pushing, the id of the last item that the client has",
+            ),
+            (
+                "follow",
+                FLAG,
+                "Goes on until the queue is over; in the order of recording only",
+            ),
+            (
+                "order",
+                r#"{"enum":["recorded","push"]}"#,
+                "In which order; that of recording when absent. In the order of pushing a result that is recorded later may stand before the cursor: ask when the queue is over",
+            ),
         ],
         route(
             "GET",
             "/v1/queues/{queue}/results",
             Look,
-            "Results as lines of JSON, in the order of recording",
+            "Results as lines of JSON",
             Nothing,
             Text("application/x-ndjson"),
         ),

@@ -25,12 +25,6 @@ impl Queue {
         }
     }
 
-    /// Tells whether no more is leased until somebody allows more bytes of results.
-    pub(super) fn has_full_results(&self) -> bool {
-        let max = self.settings.results_bytes_max;
-        max.is_some_and(|max| self.results_bytes >= max)
-    }
-
     fn room(&self) -> u64 {
         let max_leased = self.settings.max_leased.unwrap_or(u64::MAX);
         max_leased.saturating_sub(self.counts.leased)

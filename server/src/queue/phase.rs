@@ -33,6 +33,22 @@ impl Queue {
         })
     }
 
+    /// Notes since when there has been nothing to do, though items have come.
+    pub(super) fn note_idle(&mut self) {
+        let may_seal = !self.sealed && self.ended.is_none();
+        let is_idle = may_seal && self.counts.left() == 0 && self.counts.total() > 0;
+        let now = self.queue_time;
+        self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
+    }
+
+    /// Returns when the queue seals itself if nothing comes, in queue time.
+    pub(super) fn seals_at(&self) -> Option<u64> {
+        Some(
+            self.idle_since?
+                .saturating_add(self.settings.seal_when_idle_ms?),
+        )
+    }
+
     pub(super) fn refuse_if_over(&self) -> Result<(), Refusal> {
         match self.certificate() {
             Some(certificate) => Err(Refusal::Over(Box::new(certificate))),

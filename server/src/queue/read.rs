@@ -42,6 +42,7 @@ impl Queue {
                 ItemView {
                     key: record.key.clone(),
                     result: Some(record.result.clone()),
+                    took_ms: Some(record.took_ms),
                     attempts: record.attempt,
                     ..blank(id, ItemState::Done)
                 }
@@ -206,6 +207,7 @@ fn blank(id: ItemId, state: ItemState) -> ItemView {
         key: None,
         payload: None,
         result: None,
+        took_ms: None,
         attempts: 0,
         error: None,
         due_at: None,

@@ -14,8 +14,9 @@ use super::fact::{Created, Ended, JsonText, MoreSettings, Record};
 use super::items::{Extra, Found, Holder, Item, Place, Slot};
 use super::lanes::Standing;
 use super::queues::Queues;
+use super::results::ResultRecord;
 use super::sessions::{EndedSession, Session};
-use super::state::{KeyHash, Queue, ResultRecord};
+use super::state::{KeyHash, Queue};
 
 /// Bytes of payloads and results after which a part is full.
 const PART_BYTES: usize = 1 << 20;

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{
-    Counts, ItemId, ItemKey, Json, Phase, QueueName, QueueSettings, QueueUid, SessionEnd,
+    Counts, ItemId, ItemKey, Phase, QueueName, QueueSettings, QueueUid, SessionEnd,
     SessionId, SettleOutcome, WorkerName,
 };
 use sha2::{Digest as _, Sha256};
@@ -17,6 +16,7 @@ use super::fact::{
 };
 use super::items::{Extra, Holder, Item, Items, Place, Slot};
 use super::lanes::{Lanes, Standing};
+use super::results::ResultRecord;
 use super::sessions::{Session, Sessions};
 
 /// One batch of items with its settings, phase and uid.
@@ -65,35 +65,6 @@ pub(crate) fn key_hash(key: &ItemKey) -> KeyHash {
     let mut short = KeyHash::default();
     short.copy_from_slice(&hash[..16]);
     short
-}
-
-/// A recorded result.
-#[derive(Debug, Clone)]
-pub(super) struct ResultRecord {
-    pub(super) id: ItemId,
-    pub(super) key: Option<ItemKey>,
-    pub(super) result: Json,
-    pub(super) attempt: u16,
-    pub(super) took_ms: u64,
-}
-
-impl From<&ResultRecord> for ResultView {
-    fn from(record: &ResultRecord) -> Self {
-        let ResultRecord {
-            id,
-            key,
-            result,
-            attempt,
-            took_ms,
-        } = record.clone();
-        Self {
-            id,
-            key,
-            result,
-            attempt,
-            took_ms,
-        }
-    }
 }
 
 impl Queue {
@@ -464,26 +435,6 @@ impl Queue {
         }
     }
 
-    fn record_result(&mut self, id: ItemId, result: Json, at_ms: u64) {
-        let place = u32::try_from(self.results.len()).expect("fewer than 4 billion results");
-        let (item, key) = self.items.settle(id, Slot::Done(place));
-        self.digest.add(id, result.get());
-        self.results_bytes += result.get().len() as u64;
-        let extra = item.extra.as_ref().expect("a settled item was leased");
-        let took_ms = at_ms.saturating_sub(extra.leased_ms);
-        let attempt = extra.attempt;
-        self.results.push(ResultRecord {
-            id,
-            key,
-            result,
-            attempt,
-            took_ms,
-        });
-        self.took.note(took_ms);
-        self.counts.done += 1;
-        self.last_done_ms = Some(at_ms);
-    }
-
     /// Ends an item by a settle, without a result.
     fn give_up(&mut self, id: ItemId, error: Option<Box<str>>, at_ms: u64) {
         let item = self
@@ -580,22 +531,6 @@ impl Queue {
         self.lanes = Lanes::default();
         self.delayed.clear();
         self.ended = Some(ended);
-    }
-
-    /// Notes since when there has been nothing to do, though items have come.
-    pub(super) fn note_idle(&mut self) {
-        let may_seal = !self.sealed && self.ended.is_none();
-        let is_idle = may_seal && self.counts.left() == 0 && self.counts.total() > 0;
-        let now = self.queue_time;
-        self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
-    }
-
-    /// Returns when the queue seals itself if nothing comes, in queue time.
-    pub(super) fn seals_at(&self) -> Option<u64> {
-        Some(
-            self.idle_since?
-                .saturating_add(self.settings.seal_when_idle_ms?),
-        )
     }
 
     /// Gives every session a fresh deadline; after a replay.

@@ -98,3 +98,32 @@ async fn redrive_takes_a_selection_and_goes_into_another_queue() {
     assert!(left.stderr.contains("is over"), "{}", left.stderr);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn results_are_written_as_recorded_or_as_pushed() {
+    let mut server = TestServer::start().await;
+    let q = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    q.push(&[json!(1), json!(2)]).await;
+    let session = q.open("w", 2).await;
+    for nth in [1, 0] {
+        session.settle(nth, json!({"outcome": "done"})).await;
+    }
+    q.post("/seal", json!({})).await;
+    for (arguments, wanted) in [
+        (&["--follow"][..], [2, 1]),
+        (&["--order=push"], [1, 2]),
+        (&["--order=recorded"], [2, 1]),
+    ] {
+        let left = client(&q, &[&["results", &q.name], arguments].concat()).await;
+        assert_eq!(left.code, Some(0), "{}", left.stderr);
+        let ids: Vec<Value> = left
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone())
+            .collect();
+        assert_eq!(ids, wanted);
+    }
+    let left = client(&q, &["results", &q.name, "--order=push", "--follow"]).await;
+    assert_eq!(left.code, Some(2));
+    server.stop().await;
+}

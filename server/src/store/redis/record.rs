@@ -142,6 +142,7 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
         key: None,
         payload: None,
         result: None,
+        took_ms: None,
         attempts: 0,
         error: None,
         due_at: None,
@@ -156,6 +157,7 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
             let done = result(&row.bytes()?)?;
             view.key = done.key;
             view.result = Some(done.result);
+            view.took_ms = Some(done.took_ms);
             view.attempts = done.attempt;
             return Ok(view);
         }

@@ -352,6 +352,7 @@ impl Queue {
             key: item.new.key.clone(),
             payload: Some(item.new.payload.clone()),
             result: None,
+            took_ms: None,
             attempts: item.attempts,
             error: item.error.clone(),
             due_at: None,
@@ -385,6 +386,7 @@ impl Queue {
                 view.state = ItemState::Done;
                 let record = self.results.iter().find(|result| result.id == id).unwrap();
                 view.result = Some(record.result.clone());
+                view.took_ms = Some(record.took_ms);
                 (view.payload, view.error) = (None, None);
                 view.attempts = record.attempt;
             }

@@ -187,3 +187,35 @@ pub(crate) async fn dead_items_of_a_queue_that_is_over_live_on_in_another(q: Que
     assert_eq!(repeated["duplicates"], 3);
     other.bare(Method::DELETE, "").await.ok();
 }
+
+pub(crate) async fn results_come_in_the_order_of_pushing_when_asked_for(q: Queue) {
+    q.push(&[json!(1), json!(2), json!(3), json!(4)]).await;
+    let session = q.open("w", 4).await;
+    for nth in [3, 0, 1] {
+        session
+            .settle(nth, json!({"outcome": "done", "result": format!("r{nth}")}))
+            .await;
+    }
+    session.settle(2, json!({"outcome": "dead"})).await;
+    let ids = async |query: &str| -> Vec<u64> {
+        let lines = q.results(query).await;
+        let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|line: Value| line["id"].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(ids("").await, [4, 1, 2]);
+    assert_eq!(ids("?order=push").await, [1, 2, 4]);
+    assert_eq!(ids("?order=push&cursor=2").await, [4]);
+    let (mut recorded, mut pushed) = (q.results("").await, q.results("?order=push").await);
+    recorded.sort_unstable();
+    pushed.sort_unstable();
+    assert_eq!(recorded, pushed);
+    let item = q.get("/items/4").await.ok();
+    assert_eq!(
+        (&item["result"], item["tookMs"].is_u64()),
+        (&json!("r3"), true)
+    );
+    let refused = q.get("/results?order=push&follow=true").await;
+    assert_eq!(refused.refused(400), "invalid_parameter");
+}
