@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{
-    Counts, ItemId, ItemKey, Phase, QueueName, QueueSettings, QueueUid, SessionEnd,
-    SessionId, SettleOutcome, WorkerName,
+    Counts, ItemId, ItemKey, Phase, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId,
+    SettleOutcome, WorkerName,
 };
 use sha2::{Digest as _, Sha256};
 
