@@ -255,6 +255,8 @@ pub enum WaitReason {
     LastAttemptAlone,
     /// The worker's name was revoked a moment ago.
     Revoked,
+    /// The queue holds as many bytes of results as its `resultsBytesMax` allows.
+    ResultsFull,
 }
 
 /// Why a session ended.

@@ -195,6 +195,10 @@ pub struct ItemView {
     /// Its result, when it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Json>,
+    /// How long the attempt took that gave the result, from its lease to its settle, in
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
     /// How many attempts were counted.
     pub attempts: u16,
     /// The error of its last attempt.

@@ -9,8 +9,10 @@
 //! pushed comes back byte for byte.
 
 pub mod certificate;
+pub mod dead;
 pub mod error;
 pub mod exchange;
+pub mod explain;
 pub mod ids;
 pub mod item;
 pub mod job;
@@ -20,11 +22,13 @@ pub mod time;
 pub mod token;
 
 pub use certificate::{Certificate, EndCause, EndPhase, StopOutcome};
+pub use dead::{DeadGroup, DeadItems, RedriveRequest, Redriven};
 pub use error::{ErrorCode, Problem};
 pub use exchange::{
     ExchangeReply, ExchangeRequest, HeartbeatRequest, LeaseReply, LeaseRequest, LeasedItem,
     SessionEnd, Settle, SettleOutcome, SettleStatus, Settled, Wait, WaitReason,
 };
+pub use explain::{Explanation, HeldBack, HeldItem, Term, TermKind};
 pub use ids::{
     InvalidId, ItemId, ItemKey, LeaseNumber, Namespace, QueueName, QueueUid, SessionId, TokenHash,
     TokenId, WorkerName,

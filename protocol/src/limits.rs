@@ -86,6 +86,35 @@ pub const WORKERS_REMEMBERED_MAX: usize = 8_192;
 /// Most rows in one page of a list.
 pub const PAGE_ROWS_MAX: usize = 1_000;
 
+/// Leased items that an explanation names.
+///
+/// More would not be read; how many more there are is said.
+pub const EXPLAIN_LEASES_MAX: usize = 10;
+
+/// Leased items among which an explanation looks for those held longest.
+///
+/// A look must not grow with the queue; more workers than this are rare.
+pub const EXPLAIN_LEASES_LOOKED_MAX: usize = 2_048;
+
+/// Dead items that are looked at for one answer to what they died of.
+///
+/// What comes after is counted, but in no group: an answer must not grow with the queue.
+pub const DEAD_LOOKED_MAX: usize = 10_000;
+
+/// Kinds of errors in that answer; the rarer ones are counted together.
+pub const DEAD_GROUPS_MAX: usize = 100;
+
+/// Dead items that one call to redrive looks at; the answer says where to go on.
+///
+/// Some seconds of work, in steps between which others have their turn.
+pub const REDRIVE_LOOKED_MAX: usize = 100_000;
+
+/// Dead items that one step of a redrive makes ready again.
+pub const REDRIVE_STEP_MAX: usize = 500;
+
+/// Dead items that one step of a redrive copies into another queue: a body's worth, at most.
+pub const COPY_STEP_MAX: usize = 64;
+
 /// Most queues in one service.
 pub const QUEUES_MAX: usize = 10_000;
 

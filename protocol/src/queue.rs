@@ -6,7 +6,9 @@ use crate::Timestamp;
 use crate::certificate::{Certificate, StopOutcome};
 use crate::ids::{QueueName, QueueUid, SessionId, WorkerName};
 use crate::item::OutOfBounds;
-use crate::limits::{ATTEMPTS_MAX, DELAY_MS_MAX, SESSION_MS_MAX, SESSION_MS_MIN};
+use crate::limits::{
+    ATTEMPTS_MAX, DELAY_MS_MAX, SESSION_MS_MAX, SESSION_MS_MIN, TIME_LIMIT_MS_MAX,
+};
 
 /// Settings of a queue, complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,18 @@ pub struct QueueSettings {
     pub max_leased: Option<u64>,
     /// How long a queue that is over is kept with its results, in milliseconds.
     pub retention_ms: u64,
+    /// The queue seals itself when nothing was ready, delayed or leased for so long, in
+    /// milliseconds of queue time, after at least one item came; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_when_idle_ms: Option<u64>,
+    /// Time limit of items that name none, in milliseconds, from the start of the attempt; none
+    /// when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit_ms: Option<u64>,
+    /// Bytes of results from which on nothing more is leased; no bound when absent. Results of
+    /// what is leased already are still taken: none is ever dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results_bytes_max: Option<u64>,
 }
 
 impl Default for QueueSettings {
@@ -39,6 +53,9 @@ impl Default for QueueSettings {
             retry_cap_ms: 5 * 60 * 1_000,
             max_leased: None,
             retention_ms: 7 * 24 * 60 * 60 * 1_000,
+            seal_when_idle_ms: None,
+            time_limit_ms: None,
+            results_bytes_max: None,
         }
     }
 }
@@ -68,6 +85,15 @@ pub struct SettingsPatch {
     /// See [`QueueSettings::retention_ms`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_ms: Option<u64>,
+    /// See [`QueueSettings::seal_when_idle_ms`]; 0 for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_when_idle_ms: Option<u64>,
+    /// See [`QueueSettings::time_limit_ms`]; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit_ms: Option<u64>,
+    /// See [`QueueSettings::results_bytes_max`]; 0 for no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results_bytes_max: Option<u64>,
 }
 
 impl SettingsPatch {
@@ -85,6 +111,9 @@ impl SettingsPatch {
             retry_cap_ms,
             max_leased,
             retention_ms,
+            seal_when_idle_ms,
+            time_limit_ms,
+            results_bytes_max,
         } = self;
         let session_ms = session_ms.unwrap_or(settings.session_ms);
         // A session that is made shorter takes its heartbeat along, unless one is given.
@@ -98,6 +127,9 @@ impl SettingsPatch {
             retry_cap_ms: retry_cap_ms.unwrap_or(settings.retry_cap_ms),
             max_leased: max_leased.or(settings.max_leased),
             retention_ms: retention_ms.unwrap_or(settings.retention_ms),
+            seal_when_idle_ms: or_none(*seal_when_idle_ms, settings.seal_when_idle_ms),
+            time_limit_ms: or_none(*time_limit_ms, settings.time_limit_ms),
+            results_bytes_max: or_none(*results_bytes_max, settings.results_bytes_max),
         };
         let bounds = [
             (
@@ -130,6 +162,20 @@ impl SettingsPatch {
                 u64::MAX,
                 "",
             ),
+            (
+                "sealWhenIdleMs",
+                patched.seal_when_idle_ms.unwrap_or(0),
+                0,
+                DELAY_MS_MAX,
+                "ms",
+            ),
+            (
+                "timeLimitMs",
+                patched.time_limit_ms.unwrap_or(0),
+                0,
+                TIME_LIMIT_MS_MAX,
+                "ms",
+            ),
         ];
         match bounds
             .into_iter()
@@ -145,6 +191,11 @@ impl SettingsPatch {
             None => Ok(patched),
         }
     }
+}
+
+/// A setting that may be switched off: 0 in a patch does so.
+fn or_none(patch: Option<u64>, now: Option<u64>) -> Option<u64> {
+    patch.or(now).filter(|value| *value > 0)
 }
 
 /// The phase of a queue: `open → sealed → drained`, and `open|sealed → stopped`.

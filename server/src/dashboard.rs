@@ -24,7 +24,7 @@ macro_rules! files {
 
 /// Path, content type and content of each file.
 #[rustfmt::skip]
-const FILES: [(&str, &str, &str); 19] = files![
+const FILES: [(&str, &str, &str); 18] = files![
     HTML "/dashboard" "index.html",
     STYLE "/dashboard/style.css" "style.css",
     STYLE "/dashboard/parts.css" "parts.css",
@@ -35,7 +35,6 @@ const FILES: [(&str, &str, &str); 19] = files![
     SCRIPT "/dashboard/chart.js" "chart.js",
     SCRIPT "/dashboard/dead.js" "dead.js",
     SCRIPT "/dashboard/dom.js" "dom.js",
-    SCRIPT "/dashboard/explain.js" "explain.js",
     SCRIPT "/dashboard/job.js" "job.js",
     SCRIPT "/dashboard/open.js" "open.js",
     SCRIPT "/dashboard/pods.js" "pods.js",

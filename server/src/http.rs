@@ -4,6 +4,7 @@
 
 mod access;
 mod body;
+mod dead;
 mod events;
 mod gate;
 mod health;
@@ -77,7 +78,8 @@ pub fn router(service: Service, gate: Gate, history: History, jobs: Arc<dyn JobS
         .route("/seal", post(queues::seal))
         .route("/pause", post(queues::pause))
         .route("/resume", post(queues::resume))
-        .route("/redrive", post(queues::redrive))
+        .route("/dead", get(dead::list))
+        .route("/redrive", post(dead::redrive))
         .route("/stop", post(queues::stop))
         .route("/exchange", post(workers::exchange))
         .route("/lease", post(workers::lease))
@@ -87,6 +89,7 @@ pub fn router(service: Service, gate: Gate, history: History, jobs: Arc<dyn JobS
         .route("/workers", get(workers::list))
         .route("/workers/{name}", get(workers::look))
         .route("/workers/{name}/revoke", post(workers::revoke))
+        .route("/explain", get(queues::explain))
         .route("/history", get(history::history))
         .route("/job", get(jobs::get).put(jobs::put))
         .route("/results", get(results::results))

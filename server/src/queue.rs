@@ -12,6 +12,7 @@
 pub mod command;
 pub mod digest;
 mod exchange;
+mod explain;
 pub mod fact;
 pub mod invariants;
 mod items;
@@ -21,6 +22,7 @@ mod phase;
 mod push;
 mod queues;
 mod read;
+mod results;
 mod retry;
 mod sessions;
 mod settle;
@@ -29,7 +31,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Input, Query, Refusal, Reply, Signal};
+pub use command::{Command, Input, Query, Refusal, Reply, Selection, Signal};
+pub(crate) use explain::{Grounds, Took};
 pub use fact::{Fact, Record};
 pub(crate) use phase::cut_front;
 pub use queues::{Effects, Queues};

@@ -7,9 +7,10 @@ use futures::Stream;
 use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
-    CreatedToken, ErrorCode, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView,
-    JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus, SettingsPatch, StopOutcome,
-    TokenId, TokenRequest, TokenView, WorkerName, WorkerRecord, WorkerView,
+    CreatedToken, DeadItems, ErrorCode, ExchangeReply, ExchangeRequest, Explanation, ItemId,
+    ItemState, ItemView, JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus,
+    RedriveRequest, Redriven, SettingsPatch, StopOutcome, TokenId, TokenRequest, TokenView,
+    WorkerName, WorkerRecord, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -98,11 +99,6 @@ struct TokenList {
     tokens: Vec<TokenView>,
 }
 
-#[derive(Deserialize)]
-struct Redriven {
-    redriven: u64,
-}
-
 /// One page of items.
 #[derive(Debug, Deserialize)]
 pub struct ItemPage {
@@ -188,6 +184,17 @@ impl Client {
     /// Refused with `queue_not_found`.
     pub async fn status(&self, queue: &QueueName) -> Result<QueueStatus> {
         let path = format!("/v1/queues/{queue}");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Returns why a queue is not over yet, term by term.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn explain(&self, queue: &QueueName) -> Result<Explanation> {
+        let path = format!("/v1/queues/{queue}/explain");
         self.call(self.request(Method::GET, &path, Duration::ZERO))
             .await
     }
@@ -291,13 +298,28 @@ impl Client {
         self.post(queue, "resume").await
     }
 
-    /// Makes dead items ready again; returns how many.
+    /// Returns what items died of, by the kind of their error.
     ///
     /// # Errors
     ///
-    /// Refused with `queue_not_found` or `queue_over`.
-    pub async fn redrive(&self, queue: &QueueName) -> Result<u64> {
-        Ok(self.post::<Redriven>(queue, "redrive").await?.redriven)
+    /// Refused with `queue_not_found`.
+    pub async fn dead(&self, queue: &QueueName) -> Result<DeadItems> {
+        let path = format!("/v1/queues/{queue}/dead");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
+    }
+
+    /// Makes dead items ready again, or copies them into another queue: all of them, or those
+    /// that the request chooses. Very many take several calls: go on with the answer's `next`.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`; in place with `queue_over`; into another queue with what
+    /// refuses a push there.
+    pub async fn redrive(&self, queue: &QueueName, which: &RedriveRequest) -> Result<Redriven> {
+        let path = format!("/v1/queues/{queue}/redrive");
+        let request = self.request(Method::POST, &path, Duration::ZERO);
+        self.call(request.json(which)).await
     }
 
     /// Ends a queue before it is drained.
@@ -356,6 +378,29 @@ impl Client {
         let path = format!("/v1/queues/{queue}/results?cursor={cursor}&follow={follow}");
         let request = self.request(Method::GET, &path, Duration::from_secs(30 * 24 * 3600));
         check(request.send().await?).await
+    }
+
+    /// Returns results as a stream of lines in the order of pushing, after the item `cursor`.
+    /// They are complete once the queue is over.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`.
+    pub async fn results_as_pushed(&self, queue: &QueueName, cursor: ItemId) -> Result<Response> {
+        let path = format!("/v1/queues/{queue}/results?cursor={cursor}&order=push");
+        let request = self.request(Method::GET, &path, Duration::from_secs(30 * 24 * 3600));
+        check(request.send().await?).await
+    }
+
+    /// Returns one item, with its result if it is done.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found` or `item_not_found`.
+    pub async fn item(&self, queue: &QueueName, id: ItemId) -> Result<ItemView> {
+        let path = format!("/v1/queues/{queue}/items/{id}");
+        self.call(self.request(Method::GET, &path, Duration::ZERO))
+            .await
     }
 
     /// Waits until the queue is over, or for `hold`; returns its status.

@@ -1,12 +1,15 @@
 //! Clients of a queue: push, seal, stop, look, wait.
 
+mod explain;
+mod redrive;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
 use gangline_worker::Client;
-use gangline_worker::protocol::{Certificate, QueueName, QueueStatus, StopOutcome};
+use gangline_worker::protocol::{Certificate, ItemId, QueueName, QueueStatus, StopOutcome};
 
 use super::connect::ConnectArgs;
 use super::input::{InputArgs, Items};
@@ -35,8 +38,8 @@ pub(crate) enum Command {
     Pause(Target),
     /// Hand out items again
     Resume(Target),
-    /// Make dead items ready again
-    Redrive(Target),
+    /// Make dead items ready again, or copy them into another queue
+    Redrive(redrive::Args),
     /// End a queue before it is drained; what is left is abandoned
     Stop {
         #[command(flatten)]
@@ -55,16 +58,26 @@ pub(crate) enum Command {
         #[command(flatten)]
         connect: ConnectArgs,
     },
-    /// Write results as lines of JSON, in the order of recording
+    /// Say why a queue is not over yet, and what helps
+    Explain(explain::Args),
+    /// Write results as lines of JSON
     Results {
         #[command(flatten)]
         target: Target,
         /// Go on until the queue is over
         #[arg(long)]
         follow: bool,
-        /// Skip so many results
+        /// Skip so many results; with --order push, those up to this item
         #[arg(long, default_value_t = 0)]
         cursor: u64,
+        /// In which order
+        #[arg(
+            long,
+            value_enum,
+            default_value = "recorded",
+            conflicts_with = "follow"
+        )]
+        order: Order,
     },
     /// Wait until a queue is over; exit 0 only when all of it is done
     Wait {
@@ -96,6 +109,15 @@ pub(crate) enum Outcome {
     Failure,
 }
 
+/// In which order results come.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Order {
+    /// As they were recorded
+    Recorded,
+    /// As their items were pushed; complete once the queue is over
+    Push,
+}
+
 impl Target {
     fn open(self) -> Result<(Client, QueueName), Error> {
         Ok((self.connect.client()?, self.queue))
@@ -125,11 +147,7 @@ impl Command {
                 let (client, queue) = target.open()?;
                 show(&client.resume(&queue).await?)?;
             }
-            Self::Redrive(target) => {
-                let (client, queue) = target.open()?;
-                let items = client.redrive(&queue).await?;
-                output::note(format_args!("{items} items of {queue} are ready again"));
-            }
+            Self::Redrive(args) => args.run().await?,
             Self::Stop {
                 target,
                 outcome,
@@ -151,13 +169,18 @@ impl Command {
                     None => show(&client.queues().await?)?,
                 }
             }
+            Self::Explain(args) => args.run().await?,
             Self::Results {
                 target,
                 follow,
                 cursor,
+                order,
             } => {
                 let (client, queue) = target.open()?;
-                let mut results = client.results(&queue, cursor, follow).await?;
+                let mut results = match order {
+                    Order::Recorded => client.results(&queue, cursor, follow).await?,
+                    Order::Push => client.results_as_pushed(&queue, ItemId(cursor)).await?,
+                };
                 while let Some(part) = results
                     .chunk()
                     .await

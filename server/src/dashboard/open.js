@@ -1,33 +1,33 @@
-// What keeps this job open, term by term.
+// What keeps this job open, term by term, as the service says it.
 
 import { command, fill, h, panel, show } from "./dom.js";
-import { explain } from "./explain.js";
-import { count } from "./words.js";
+import { count, duration, nameOf, sentenceCase, workerName } from "./words.js";
 
-function row({ term, text, behind = [], more, trouble, command: line }) {
-  const list = behind.map(({ what, how, slow }) =>
-    h("li", { class: slow ? "slow" : "" }, h("span", { class: "item" }, what), " ", h("span", { class: "how" }, how)));
-  if (more && behind.length) list.push(h("li", {}, `and ${count(more)} more`));
-  return h("li", { class: trouble ? "trouble" : "", "data-term": term }, h("span", { class: "term" }, text),
-    list.length > 0 && h("ul", {}, ...list), line && command(line));
+const NAMED_MAX = 4;
+
+function held(item, { leased, job }, typicalMs) {
+  const known = leased.find(({ id }) => id === item.id) ?? item;
+  const slow = item.slow ? `, ${count(Math.round(item.heldMs / typicalMs))} times the usual ${duration(typicalMs)}` : "";
+  const how = `${workerName(item.worker, job)} for ${duration(item.heldMs)}, attempt ${item.attempt}${slow}`;
+  return h("li", { class: slow ? "slow" : "" }, h("span", { class: "item" }, nameOf(known)), " ", h("span", { class: "how" }, how));
+}
+
+function row({ term, text, trouble, command: line, oldest = [], more = 0, typicalMs }, view) {
+  const list = oldest.slice(0, NAMED_MAX).map((item) => held(item, view, typicalMs));
+  const rest = more + oldest.length - list.length;
+  if (rest && list.length) list.push(h("li", {}, `and ${count(rest)} more`));
+  // Whoever sees this page knows where the service is; a worker does not.
+  const help = line?.startsWith("GANGLINE_") ? `GANGLINE_URL=${location.origin} ${line}` : line;
+  return h("li", { class: trouble ? "trouble" : "", "data-term": term }, h("span", { class: "term" }, sentenceCase(text)),
+    list.length > 0 && h("ul", {}, ...list), help && command(help));
 }
 
 export function keepsOpen() {
   const list = h("ul", { class: "terms" });
   const root = panel("open", "What keeps this job open", list);
-  let last = {};
-  const paint = () => fill(list, explain(last), (terms) => terms.map(row));
   return {
     root,
-    show(status) {
-      show(root, !status.certificate);
-      last = { ...last, status };
-      if (last.now) paint();
-      else last = { ...last, now: undefined };
-    },
-    look(view) {
-      last = { ...view, status: last.status ?? view.status };
-      paint();
-    },
+    show(status) { show(root, !status.certificate); },
+    look(view) { fill(list, view.explanation.terms, (terms) => terms.map((term) => row(term, view))); },
   };
 }

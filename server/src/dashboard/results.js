@@ -9,12 +9,6 @@ const ROWS = 20;
 const TEXT_MAX = 160;
 const LOOK_MS = 3000;
 
-// The middle of what attempts took: what is usual, whatever the slowest did.
-function middle(numbers) {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
-}
-
 export function results(queue) {
   const body = h("tbody");
   const all = h("button", { type: "button", onclick: take }, "Download all");
@@ -23,7 +17,6 @@ export function results(queue) {
     table("Last results", [["Item", "number"], ["Result"], ["Took", "number"], ["Attempt", "number"]], body),
     command(`gangline results ${queue}`));
   root.hidden = true;
-  let typicalMs;
   let lookedAt = 0;
   let looked = -1;
 
@@ -45,7 +38,6 @@ export function results(queue) {
 
   return {
     root,
-    typicalMs: () => typicalMs,
     show({ counts }) {
       show(root, counts.done > 0);
       root.count(count(counts.done));
@@ -57,7 +49,6 @@ export function results(queue) {
       const texts = await lines(pathOf(queue, `/results?cursor=${Math.max(0, counts.done - ROWS)}`), ROWS);
       looked = counts.done;
       const rows = texts.map((text) => JSON.parse(text));
-      if (rows.length >= 5) typicalMs = middle(rows.map((row) => row.tookMs));
       fill(body, rows.reverse(), (some) => some.map(({ id, result, tookMs, attempt }) => {
         const text = plain(result);
         return h("tr", {}, h("td", { class: "number" },

@@ -89,6 +89,15 @@ export function nameOf({ id, key, payload }) {
   return text && text.length <= 80 ? text : key ?? `#${id}`;
 }
 
+export const sentenceCase = (text) => text[0].toUpperCase() + text.slice(1);
+
+// A held item is named a straggler when it takes this many times the usual.
+const STRAGGLES = 10;
+
+export const heldFor = (item, now) => Math.max(0, now - Date.parse(item.since));
+export const straggles = (item, now, typicalMs) =>
+  typicalMs !== undefined && heldFor(item, now) > Math.max(typicalMs * STRAGGLES, 2000);
+
 export function bytes(number) {
   if (number < 1024) return `${number} bytes`;
   if (number < 1024 * 1024) return `${short.format(number / 1024)} KiB`;

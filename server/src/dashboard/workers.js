@@ -2,9 +2,8 @@
 
 import { confirmed, may } from "./actions.js";
 import { fill, h, panel, show, table } from "./dom.js";
-import { heldFor, straggles } from "./explain.js";
 import { pathOf } from "./service.js";
-import { count, duration, nameOf, workerName } from "./words.js";
+import { count, duration, heldFor, nameOf, straggles, workerName } from "./words.js";
 
 const ROWS_MAX = 100;
 const NAMES_MAX = 3;

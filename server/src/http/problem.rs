@@ -165,3 +165,18 @@ impl IntoResponse for Failure {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_come_again_is_told_when() {
+        for code in ErrorCode::ALL {
+            let response = Failure::new(code, "").into_response();
+            let is_told = response.headers().contains_key(header::RETRY_AFTER);
+            let may_come = matches!(response.status().as_u16(), 429 | 503);
+            assert_eq!(is_told, may_come, "{code:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use gangline_protocol::limits::{HOLD_MS_MAX, PAGE_ROWS_MAX, REASON_BYTES_MAX};
+use gangline_protocol::limits::{HOLD_MS_MAX, REASON_BYTES_MAX};
 use gangline_protocol::queue::StopRequest;
 use gangline_protocol::{QueueStatus, Scope, SettingsPatch};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,13 @@ pub(super) async fn status(State(app): State<App>, InQueue(queue): InQueue) -> A
     Ok(app.show(app.service.status(&queue).await?))
 }
 
+pub(super) async fn explain(State(app): State<App>, InQueue(queue): InQueue) -> Answer {
+    match app.service.query(Query::Explain { queue }).await? {
+        Reply::Explanation(explanation) => Ok(reply(&explanation)),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
 pub(super) async fn delete(State(app): State<App>, InQueue(queue): InQueue) -> Answer {
     let deleted = app
         .change(Command::Delete {
@@ -131,27 +138,6 @@ pub(super) async fn stop(
         by,
     };
     app.change(command).await
-}
-
-#[derive(Serialize)]
-struct RedriveReply {
-    redriven: u64,
-}
-
-/// Makes dead items ready again, in bounded steps until none is left.
-pub(super) async fn redrive(State(app): State<App>, InQueue(queue): InQueue) -> Answer {
-    let mut redriven = 0;
-    loop {
-        let command = Command::Redrive {
-            queue: queue.clone(),
-            max: PAGE_ROWS_MAX,
-        };
-        match app.service.execute(command).await? {
-            Reply::Redriven(0) => return Ok(reply(&RedriveReply { redriven })),
-            Reply::Redriven(items) => redriven += items,
-            other => return Err(unexpected(&other).into()),
-        }
-    }
 }
 
 #[derive(Deserialize)]

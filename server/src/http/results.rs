@@ -1,4 +1,4 @@
-//! Results as a stream of lines, in the order of recording.
+//! Results as a stream of lines, in the order of recording or of pushing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
+use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::PAGE_ROWS_MAX;
-use gangline_protocol::{Json, QueueName};
+use gangline_protocol::{ItemId, ItemState, Json, QueueName};
 use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -32,6 +33,19 @@ pub(super) struct ResultParams {
     /// Goes on until the queue is over.
     #[serde(default)]
     follow: bool,
+    #[serde(default)]
+    order: Order,
+}
+
+/// In which order results come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Order {
+    /// In that of recording; the cursor is how many to skip.
+    #[default]
+    Recorded,
+    /// In that of the items' ids; the cursor is the last one.
+    Push,
 }
 
 struct Follower {
@@ -39,6 +53,7 @@ struct Follower {
     queue: QueueName,
     cursor: u64,
     follow: bool,
+    order: Order,
 }
 
 pub(super) async fn results(
@@ -46,12 +61,22 @@ pub(super) async fn results(
     InQueue(queue): InQueue,
     Params(params): Params<ResultParams>,
 ) -> Result<Response, Failure> {
-    let ResultParams { cursor, follow } = params;
+    let ResultParams {
+        cursor,
+        follow,
+        order,
+    } = params;
+    if follow && order == Order::Push {
+        let detail =
+            "cannot follow in the order of pushing: later results may stand before the cursor";
+        return Err(Failure::parameter("follow", detail));
+    }
     let mut follower = Follower {
         app,
         queue,
         cursor,
         follow,
+        order,
     };
     // The first page is read before the status goes out: an unknown queue must be a 404.
     let first = follower.page().await?;
@@ -101,6 +126,43 @@ impl Follower {
     }
 
     async fn page(&mut self) -> Result<Bytes, Failure> {
+        let results = match self.order {
+            Order::Recorded => self.recorded().await?,
+            Order::Push => self.pushed().await?,
+        };
+        let mut page = Vec::with_capacity(results.len() * 128);
+        for result in &results {
+            serde_json::to_writer(&mut page, result).expect("results can be written");
+            page.push(b'\n');
+        }
+        Ok(page.into())
+    }
+
+    async fn pushed(&mut self) -> Result<Vec<ResultView>, Failure> {
+        let query = Query::Items {
+            queue: self.queue.clone(),
+            state: Some(ItemState::Done),
+            after: ItemId(self.cursor),
+            max: PAGE_ROWS_MAX,
+        };
+        let items = match self.app.service.query(query).await? {
+            Reply::Items(items) => items,
+            other => return Err(unexpected(&other).into()),
+        };
+        self.cursor = items.last().map_or(self.cursor, |item| item.id.0);
+        let results = items.into_iter().filter_map(|item| {
+            Some(ResultView {
+                id: item.id,
+                key: item.key,
+                result: item.result?,
+                attempt: item.attempts,
+                took_ms: item.took_ms?,
+            })
+        });
+        Ok(results.collect())
+    }
+
+    async fn recorded(&mut self) -> Result<Vec<ResultView>, Failure> {
         let query = Query::Results {
             queue: self.queue.clone(),
             cursor: self.cursor,
@@ -112,13 +174,8 @@ impl Follower {
         }) else {
             unreachable!("any other reply was refused above")
         };
-        let mut page = Vec::with_capacity(results.len() * 128);
-        for result in &results {
-            serde_json::to_writer(&mut page, result).expect("results can be written");
-            page.push(b'\n');
-        }
         self.cursor += results.len() as u64;
-        Ok(page.into())
+        Ok(results)
     }
 }
 

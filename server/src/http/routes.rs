@@ -134,7 +134,7 @@ const COUNT: &str = r#"{"type":"integer","minimum":0,"maximum":18446744073709551
 const FLAG: &str = r#"{"type":"boolean"}"#;
 
 /// All calls of the API, by path. The page for people is not among them.
-pub static ROUTES: [Route; 35] = [
+pub static ROUTES: [Route; 37] = [
     route(
         "GET",
         "/healthz",
@@ -303,8 +303,8 @@ pub static ROUTES: [Route; 35] = [
         "POST",
         "/v1/queues/{queue}/redrive",
         Operate,
-        "Makes dead items ready again",
-        Nothing,
+        "Makes dead items ready again, or copies them into another queue",
+        JsonOrNothing("RedriveRequest"),
         Gives::Json("Redriven"),
     ),
     route(
@@ -381,6 +381,22 @@ pub static ROUTES: [Route; 35] = [
     ),
     route(
         "GET",
+        "/v1/queues/{queue}/dead",
+        Look,
+        "Dead items by the kind of their error",
+        Nothing,
+        Gives::Json("DeadItems"),
+    ),
+    route(
+        "GET",
+        "/v1/queues/{queue}/explain",
+        Look,
+        "Why the queue is not over yet: each term, with what stands behind it",
+        Nothing,
+        Gives::Json("Explanation"),
+    ),
+    route(
+        "GET",
         "/v1/queues/{queue}/history",
         Look,
         "Points of time: milliseconds since the queue was made, items left, done, dead",
@@ -405,14 +421,27 @@ pub static ROUTES: [Route; 35] = [
     ),
     with(
         &[
-            ("cursor", COUNT, "How many results to skip"),
-            ("follow", FLAG, "Goes on until the queue is over"),
+            (
+                "cursor",
+                COUNT,
+                "How many results to skip; in the order of pushing, the id of the last item that the client has",
+            ),
+            (
+                "follow",
+                FLAG,
+                "Goes on until the queue is over; in the order of recording only",
+            ),
+            (
+                "order",
+                r#"{"enum":["recorded","push"]}"#,
+                "In which order; that of recording when absent. In the order of pushing a result that is recorded later may stand before the cursor: ask when the queue is over",
+            ),
         ],
         route(
             "GET",
             "/v1/queues/{queue}/results",
             Look,
-            "Results as lines of JSON, in the order of recording",
+            "Results as lines of JSON",
             Nothing,
             Text("application/x-ndjson"),
         ),

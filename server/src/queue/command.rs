@@ -2,9 +2,9 @@
 
 use gangline_protocol::item::{OutOfBounds, ResultView};
 use gangline_protocol::{
-    Certificate, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, NewItem, PushReply,
-    QueueName, QueueStatus, QueueUid, SessionId, SettingsPatch, StopOutcome, WorkerName,
-    WorkerRecord, WorkerView,
+    Certificate, ExchangeReply, ExchangeRequest, Explanation, ItemId, ItemState, ItemView, NewItem,
+    PushReply, QueueName, QueueStatus, QueueUid, SessionId, SettingsPatch, StopOutcome, Timestamp,
+    WorkerName, WorkerRecord, WorkerView,
 };
 
 /// What comes in with every command: the time, and a random number to draw others from.
@@ -80,12 +80,12 @@ pub enum Command {
         /// The item.
         id: ItemId,
     },
-    /// Makes dead items ready again, in the order of their ids.
+    /// Makes dead items ready again.
     Redrive {
         /// The queue.
         queue: QueueName,
-        /// At most so many.
-        max: usize,
+        /// Which, at most [`REDRIVE_STEP_MAX`](gangline_protocol::limits::REDRIVE_STEP_MAX).
+        selection: Selection,
     },
     /// What workers say.
     Exchange {
@@ -105,6 +105,15 @@ pub enum Command {
     },
     /// Lets time pass for every queue: expired sessions, due items, old batches, retention.
     Tick,
+}
+
+/// Which dead items a redrive is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// So many, in the order of their ids.
+    First(usize),
+    /// Those of these that are dead.
+    Items(Vec<ItemId>),
 }
 
 /// What makes a push repeatable.
@@ -186,6 +195,27 @@ pub enum Query {
         /// Its name.
         worker: WorkerName,
     },
+    /// What the dead items died of, by id.
+    Dead {
+        /// The queue.
+        queue: QueueName,
+        /// Only those after this id.
+        after: ItemId,
+        /// At most so many, and never more than a page.
+        max: usize,
+    },
+    /// Those of these items that are dead, as they were pushed, but without their keys.
+    Copies {
+        /// The queue.
+        queue: QueueName,
+        /// The items, at most [`COPY_STEP_MAX`](gangline_protocol::limits::COPY_STEP_MAX).
+        ids: Vec<ItemId>,
+    },
+    /// Why a queue is not over yet.
+    Explain {
+        /// The queue.
+        queue: QueueName,
+    },
     /// How far a stream under an `Idempotency-Key` was taken.
     Stream {
         /// The queue.
@@ -220,10 +250,27 @@ pub enum Reply {
     Workers(Vec<WorkerView>),
     /// To a look at one worker.
     Worker(Box<WorkerRecord>),
+    /// To the question what items died of.
+    Dead(Vec<DeadItem>),
+    /// To a look at dead items as they were pushed.
+    Copies(Vec<(ItemId, NewItem)>),
+    /// To the question why a queue is not over.
+    Explanation(Box<Explanation>),
     /// To a look at a stream.
     Stream(Option<StreamState>),
     /// To a tick.
     Ticked,
+}
+
+/// What an item died of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadItem {
+    /// The item.
+    pub id: ItemId,
+    /// The error of its last attempt.
+    pub error: Option<Box<str>>,
+    /// When it died.
+    pub since: Timestamp,
 }
 
 /// How far a stream was taken.

@@ -13,7 +13,9 @@ use super::command::StreamState;
 use super::snapshot::Part;
 
 /// Version of the stored form.
-pub const FACTS_VERSION: u32 = 1;
+///
+/// 2 has [`Fact::ConfiguredMore`] beside what 1 has.
+pub const FACTS_VERSION: u32 = 2;
 
 /// One entry of the log: a fact about one queue, or about pushes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +77,10 @@ impl From<&QueueSettings> for Settings {
             retry_cap_ms,
             max_leased,
             retention_ms,
+            // In `MoreSettings`.
+            seal_when_idle_ms: _,
+            time_limit_ms: _,
+            results_bytes_max: _,
         } = *settings;
         Self {
             max_attempts,
@@ -107,7 +113,40 @@ impl From<Settings> for QueueSettings {
             retry_cap_ms,
             max_leased,
             retention_ms,
+            ..Self::default()
         }
+    }
+}
+
+/// Settings that came later, in their stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MoreSettings {
+    seal_when_idle_ms: Option<u64>,
+    time_limit_ms: Option<u64>,
+    results_bytes_max: Option<u64>,
+}
+
+impl From<&QueueSettings> for MoreSettings {
+    fn from(settings: &QueueSettings) -> Self {
+        Self {
+            seal_when_idle_ms: settings.seal_when_idle_ms,
+            time_limit_ms: settings.time_limit_ms,
+            results_bytes_max: settings.results_bytes_max,
+        }
+    }
+}
+
+impl MoreSettings {
+    /// Sets these among all settings.
+    pub(super) fn set(self, settings: &mut QueueSettings) {
+        let Self {
+            seal_when_idle_ms,
+            time_limit_ms,
+            results_bytes_max,
+        } = self;
+        settings.seal_when_idle_ms = seal_when_idle_ms;
+        settings.time_limit_ms = time_limit_ms;
+        settings.results_bytes_max = results_bytes_max;
     }
 }
 
@@ -271,6 +310,8 @@ pub enum Fact {
     Paused(bool),
     /// The queue is over.
     Ended(Ended),
+    /// The settings that came later are these.
+    ConfiguredMore(MoreSettings),
 }
 
 /// Why a session ended, in its stored form.

@@ -95,9 +95,12 @@ impl Queue {
             "a session holds what is not leased"
         );
         let mut digest = Digest::default();
+        let mut bytes = 0;
         for record in &self.results {
             digest.add(record.id, record.result.get());
+            bytes += record.result.get().len() as u64;
         }
+        assert_eq!(bytes, self.results_bytes, "the bytes of results differ");
         assert_eq!(digest, self.digest, "the digest differs from its results");
         let drained = self.sealed && self.counts.left() == 0;
         assert!(!drained || self.ended.is_some(), "drained, and not over");

@@ -74,6 +74,11 @@ impl Lanes {
         !self.alone.is_empty()
     }
 
+    /// Tells whether all that is ready must run alone.
+    pub(super) fn has_only_alone(&self) -> bool {
+        self.has_alone() && self.lanes.iter().all(Lane::is_empty)
+    }
+
     /// Returns the item that must run alone, if it is the next of all.
     pub(super) fn next_alone(&self) -> Option<ItemId> {
         let &(Reverse(priority), id) = self.alone.first()?;

@@ -18,7 +18,7 @@ const RETRY_MS: u64 = 5_000;
 impl Queue {
     /// Returns how many items could be leased now by sessions that hold nothing.
     pub(super) fn leasable(&self) -> u64 {
-        if self.paused || self.ended.is_some() {
+        if self.paused || self.ended.is_some() || self.has_full_results() {
             0
         } else {
             self.counts.ready.min(self.room())
@@ -38,7 +38,7 @@ impl Queue {
             lease: LeaseNumber(extra.lease),
             attempt: extra.attempt,
             key: self.items.key(id).cloned(),
-            time_limit_ms: extra.time_limit_ms,
+            time_limit_ms: extra.time_limit_ms.or(self.settings.time_limit_ms),
             traceparent: extra.traceparent.clone(),
             payload: item.payload.clone(),
         }
@@ -113,6 +113,9 @@ impl Step<'_> {
         let queue = &*self.queue;
         if queue.paused {
             return Err(WaitReason::Paused);
+        }
+        if queue.has_full_results() {
+            return Err(WaitReason::ResultsFull);
         }
         let session = queue.sessions.get(id).expect("a leasing session is open");
         if session.holds.iter().any(|id| self.runs_alone(*id)) {

@@ -1,12 +1,14 @@
 //! Phases: seal, pause, stop, the end by itself, and the certificate.
 
-use gangline_protocol::limits::REASON_BYTES_MAX;
+use std::collections::BTreeSet;
+
+use gangline_protocol::limits::{REASON_BYTES_MAX, REDRIVE_STEP_MAX};
 use gangline_protocol::{
     Certificate, EndCause, EndPhase, ItemId, QueueSettings, StopOutcome, Timestamp,
 };
 
-use super::command::{Refusal, Reply, Signal};
-use super::fact::{Ended, Fact};
+use super::command::{Refusal, Reply, Selection, Signal};
+use super::fact::{Ended, Fact, MoreSettings, Settings};
 use super::items::{Found, Place};
 use super::queues::Step;
 use super::state::Queue;
@@ -29,6 +31,22 @@ impl Queue {
             digest: self.digest.to_hex(),
             history_uncertain: false,
         })
+    }
+
+    /// Notes since when there has been nothing to do, though items have come.
+    pub(super) fn note_idle(&mut self) {
+        let may_seal = !self.sealed && self.ended.is_none();
+        let is_idle = may_seal && self.counts.left() == 0 && self.counts.total() > 0;
+        let now = self.queue_time;
+        self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
+    }
+
+    /// Returns when the queue seals itself if nothing comes, in queue time.
+    pub(super) fn seals_at(&self) -> Option<u64> {
+        Some(
+            self.idle_since?
+                .saturating_add(self.settings.seal_when_idle_ms?),
+        )
     }
 
     pub(super) fn refuse_if_over(&self) -> Result<(), Refusal> {
@@ -55,6 +73,7 @@ impl Queue {
         let deadlines = [
             self.sessions.first_deadline().map(|(deadline, _)| deadline),
             self.lease_deadlines.first().map(|(deadline, _)| *deadline),
+            self.seals_at(),
         ];
         let session = deadlines.into_iter().flatten().min().map(|deadline| {
             let left = deadline.saturating_sub(self.queue_time);
@@ -72,8 +91,14 @@ impl Queue {
 impl Step<'_> {
     pub(super) fn configure(&mut self, settings: &QueueSettings) -> Result<Reply, Refusal> {
         self.queue.refuse_if_over()?;
-        if self.queue.settings != *settings {
-            self.happen(Fact::Configured(settings.into()));
+        let now = &self.queue.settings;
+        let (base, more) = (Settings::from(settings), MoreSettings::from(settings));
+        let (old_base, old_more) = (Settings::from(now), MoreSettings::from(now));
+        if base != old_base {
+            self.happen(Fact::Configured(base));
+        }
+        if more != old_more {
+            self.happen(Fact::ConfiguredMore(more));
         }
         self.status()
     }
@@ -165,9 +190,21 @@ impl Step<'_> {
         self.item(id)
     }
 
-    pub(super) fn redrive(&mut self, max: usize) -> Result<Reply, Refusal> {
+    pub(super) fn redrive(&mut self, selection: Selection) -> Result<Reply, Refusal> {
         self.queue.refuse_if_over()?;
-        let items: Vec<u64> = self.queue.dead.iter().take(max).map(|id| id.0).collect();
+        let dead = &self.queue.dead;
+        let chosen: BTreeSet<ItemId> = match selection {
+            Selection::First(max) => dead
+                .iter()
+                .take(max.min(REDRIVE_STEP_MAX))
+                .copied()
+                .collect(),
+            Selection::Items(ids) => {
+                let ids = ids.into_iter().take(REDRIVE_STEP_MAX);
+                ids.filter(|id| dead.contains(id)).collect()
+            }
+        };
+        let items: Vec<u64> = chosen.into_iter().map(|id| id.0).collect();
         let count = items.len() as u64;
         if count > 0 {
             self.happen(Fact::Redriven { items });
@@ -191,6 +228,7 @@ impl Step<'_> {
         if self.queue.ended.is_some() {
             return;
         }
+        self.seal_if_idle();
         for _ in 0..ITEMS_A_SWEEP {
             match self.queue.lease_deadlines.first() {
                 Some(&(deadline, id)) if deadline <= self.queue.queue_time => self.time_out(id),
@@ -202,6 +240,14 @@ impl Step<'_> {
                 Some(&(due_ms, id)) if due_ms <= self.now_ms => self.queue.make_due(id),
                 Some(_) | None => break,
             }
+        }
+    }
+
+    /// Seals a queue that has had nothing to do for as long as its settings say.
+    fn seal_if_idle(&mut self) {
+        let queue = &*self.queue;
+        if queue.seals_at().is_some_and(|at| at <= queue.queue_time) {
+            self.happen(Fact::Sealed);
         }
     }
 

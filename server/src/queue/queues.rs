@@ -41,6 +41,7 @@ impl Effects {
                 | Fact::Redriven { .. }
                 | Fact::Sealed
                 | Fact::Paused(_)
+                | Fact::ConfiguredMore(_)
                 | Fact::Ended(_) => true,
             },
             Record::Created(_) | Record::Removed { .. } | Record::Batch(_) | Record::Restore(_) => {
@@ -138,8 +139,8 @@ impl Queues {
             Command::Cancel { queue, id } => {
                 self.step(input, &queue, effects, |step| step.cancel(id))
             }
-            Command::Redrive { queue, max } => {
-                self.step(input, &queue, effects, |step| step.redrive(max))
+            Command::Redrive { queue, selection } => {
+                self.step(input, &queue, effects, |step| step.redrive(selection))
             }
             Command::Exchange { queue, request } => {
                 let Some(found) = self.by_name.get(&queue) else {
@@ -197,6 +198,14 @@ impl Queues {
             Query::Worker { queue, worker } => {
                 let record = self.find(&queue)?.worker_record(worker);
                 Ok(Reply::Worker(Box::new(record)))
+            }
+            Query::Dead { queue, after, max } => {
+                Ok(Reply::Dead(self.find(&queue)?.dead_items(after, max)))
+            }
+            Query::Copies { queue, ids } => Ok(Reply::Copies(self.find(&queue)?.copies(&ids))),
+            Query::Explain { queue } => {
+                let grounds = self.find(&queue)?.grounds();
+                Ok(Reply::Explanation(Box::new(grounds.explain(now_ms))))
             }
             Query::Stream { queue, key } => {
                 let batch = self.batch(now_ms, &queue, &key);
@@ -288,6 +297,7 @@ impl Queues {
         step.sweep();
         let reply = act(&mut step);
         step.end_if_drained();
+        step.queue.note_idle();
         let more = step.queue.leasable().saturating_sub(leasable);
         let is_over = step.queue.ended.is_some();
         if more > 0 {

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use gangline_protocol::item::ResultView;
-use gangline_protocol::limits::PAGE_ROWS_MAX;
+use gangline_protocol::limits::{COPY_STEP_MAX, PAGE_ROWS_MAX};
 use gangline_protocol::{
-    ItemId, ItemState, ItemView, LeaseNumber, QueueStatus, SessionId, Timestamp, WorkerName,
-    WorkerRecord, WorkerView,
+    ItemId, ItemState, ItemView, LeaseNumber, NewItem, QueueStatus, SessionId, Timestamp,
+    WorkerName, WorkerRecord, WorkerView,
 };
 
+use super::command::DeadItem;
 use super::items::{Found, Item, Place};
 use super::sessions::Session;
 use super::state::Queue;
@@ -41,6 +42,7 @@ impl Queue {
                 ItemView {
                     key: record.key.clone(),
                     result: Some(record.result.clone()),
+                    took_ms: Some(record.took_ms),
                     attempts: record.attempt,
                     ..blank(id, ItemState::Done)
                 }
@@ -127,6 +129,36 @@ impl Queue {
             .collect()
     }
 
+    pub(super) fn dead_items(&self, after: ItemId, max: usize) -> Vec<DeadItem> {
+        let next = ItemId(after.0.saturating_add(1));
+        let dead = self.dead.range(next..).take(max.min(PAGE_ROWS_MAX));
+        dead.filter_map(|id| {
+            let extra = self.items.live(*id)?.extra.as_ref()?;
+            Some(DeadItem {
+                id: *id,
+                error: extra.error.clone(),
+                since: Timestamp(extra.dead_ms),
+            })
+        })
+        .collect()
+    }
+
+    pub(super) fn copies(&self, ids: &[ItemId]) -> Vec<(ItemId, NewItem)> {
+        let ids = ids.iter().take(COPY_STEP_MAX);
+        ids.filter(|id| self.dead.contains(id))
+            .filter_map(|id| {
+                let item = self.items.live(*id)?;
+                let extra = item.extra.as_ref();
+                let mut copy = NewItem::new(item.payload.clone());
+                copy.priority = Some(item.priority);
+                copy.time_limit_ms = extra.and_then(|extra| extra.time_limit_ms);
+                copy.max_attempts = extra.and_then(|extra| extra.max_attempts);
+                copy.traceparent = extra.and_then(|extra| extra.traceparent.clone());
+                Some((*id, copy))
+            })
+            .collect()
+    }
+
     pub(super) fn result_views(&self, cursor: u64, max: usize) -> Vec<ResultView> {
         let start = usize::try_from(cursor)
             .unwrap_or(usize::MAX)
@@ -175,6 +207,7 @@ fn blank(id: ItemId, state: ItemState) -> ItemView {
         key: None,
         payload: None,
         result: None,
+        took_ms: None,
         attempts: 0,
         error: None,
         due_at: None,

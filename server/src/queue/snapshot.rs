@@ -10,12 +10,13 @@ use gangline_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::fact::{Created, Ended, JsonText, Record};
+use super::fact::{Created, Ended, JsonText, MoreSettings, Record};
 use super::items::{Extra, Found, Holder, Item, Place, Slot};
 use super::lanes::Standing;
 use super::queues::Queues;
+use super::results::ResultRecord;
 use super::sessions::{EndedSession, Session};
-use super::state::{KeyHash, Queue, ResultRecord};
+use super::state::{KeyHash, Queue};
 
 /// Bytes of payloads and results after which a part is full.
 const PART_BYTES: usize = 1 << 20;
@@ -42,6 +43,7 @@ enum Content {
     Results(u32, Vec<ResultPart>),
     /// Workers whose last session has ended, the longest ago first.
     Remembered(u32, Vec<Box<str>>),
+    MoreSettings(u32, MoreSettings),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,6 +173,7 @@ impl Queues {
                 self.insert(&part.created);
                 self.numbered(part.created.number)?.restore_head(*part)?;
             }
+            Content::MoreSettings(number, more) => more.set(&mut self.numbered(number)?.settings),
             Content::Session(number, part) => self.numbered(number)?.restore_session(*part)?,
             Content::Items(number, slots) => {
                 let queue = self.numbered(number)?;
@@ -185,6 +188,8 @@ impl Queues {
             Content::Results(number, results) => {
                 let queue = self.numbered(number)?;
                 for part in results {
+                    queue.took.note(part.took_ms);
+                    queue.results_bytes += part.result.0.get().len() as u64;
                     queue.results.push(ResultRecord {
                         id: ItemId(part.id),
                         key: parse_key(part.key)?,
@@ -250,7 +255,10 @@ impl Queue {
             let rows: Vec<Box<str>> = names.by_ref().take(PART_ROWS).collect();
             (!rows.is_empty()).then_some(Content::Remembered(number, rows))
         });
+        let more = MoreSettings::from(&self.settings);
+        let more = (more != MoreSettings::default()).then_some(Content::MoreSettings(number, more));
         std::iter::once(head)
+            .chain(more)
             .chain(sessions)
             .chain(remembered)
             .chain(items)
@@ -497,6 +505,7 @@ impl ExtraPart {
             session: SessionId(session),
             started,
             deadline: time_limit_ms
+                .or(settings.time_limit_ms)
                 .filter(|_| started)
                 .map(|limit| limit + settings.session_ms),
         });

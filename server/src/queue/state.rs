@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{
-    Counts, ItemId, ItemKey, Json, Phase, QueueName, QueueSettings, QueueUid, SessionEnd,
-    SessionId, SettleOutcome, WorkerName,
+    Counts, ItemId, ItemKey, Phase, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId,
+    SettleOutcome, WorkerName,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
-use super::fact::{AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, SessionEndRecord};
+use super::explain::Took;
+use super::fact::{
+    AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, MoreSettings, SessionEndRecord,
+};
 use super::items::{Extra, Holder, Item, Items, Place, Slot};
 use super::lanes::{Lanes, Standing};
+use super::results::ResultRecord;
 use super::sessions::{Session, Sessions};
 
 /// One batch of items with its settings, phase and uid.
@@ -43,6 +46,12 @@ pub struct Queue {
     pub(super) retried: u64,
     pub(super) first_lease_ms: Option<u64>,
     pub(super) last_done_ms: Option<u64>,
+    /// How long the items took that are done.
+    pub(super) took: Took,
+    /// Bytes of all results.
+    pub(super) results_bytes: u64,
+    /// Since when there has been nothing to do, in queue time, in a queue that may seal itself.
+    pub(super) idle_since: Option<u64>,
     /// Advances by at most one heartbeat interval a step, so that no outage ends a session.
     pub(super) queue_time: u64,
     pub(super) stepped_ms: u64,
@@ -56,35 +65,6 @@ pub(crate) fn key_hash(key: &ItemKey) -> KeyHash {
     let mut short = KeyHash::default();
     short.copy_from_slice(&hash[..16]);
     short
-}
-
-/// A recorded result.
-#[derive(Debug, Clone)]
-pub(super) struct ResultRecord {
-    pub(super) id: ItemId,
-    pub(super) key: Option<ItemKey>,
-    pub(super) result: Json,
-    pub(super) attempt: u16,
-    pub(super) took_ms: u64,
-}
-
-impl From<&ResultRecord> for ResultView {
-    fn from(record: &ResultRecord) -> Self {
-        let ResultRecord {
-            id,
-            key,
-            result,
-            attempt,
-            took_ms,
-        } = record.clone();
-        Self {
-            id,
-            key,
-            result,
-            attempt,
-            took_ms,
-        }
-    }
 }
 
 impl Queue {
@@ -115,6 +95,9 @@ impl Queue {
             retried: 0,
             first_lease_ms: None,
             last_done_ms: None,
+            took: Took::default(),
+            results_bytes: 0,
+            idle_since: None,
             queue_time: 0,
             stepped_ms: created.at_ms,
         }
@@ -142,7 +125,12 @@ impl Queue {
     /// replay; facts are made by code that has checked that they may become true.
     pub(super) fn evolve(&mut self, fact: Fact) {
         match fact {
-            Fact::Configured(settings) => self.settings = settings.into(),
+            Fact::Configured(settings) => {
+                let more = MoreSettings::from(&self.settings);
+                self.settings = settings.into();
+                more.set(&mut self.settings);
+            }
+            Fact::ConfiguredMore(more) => more.set(&mut self.settings),
             Fact::Pushed { at_ms, items } => {
                 for item in items {
                     self.add(item, at_ms);
@@ -382,10 +370,11 @@ impl Queue {
     /// Notes that a leased item runs; its time limit begins now.
     fn start_item(&mut self, id: ItemId) {
         let (queue_time, session_ms) = (self.queue_time, self.settings.session_ms);
+        let default_limit = self.settings.time_limit_ms;
         let Some(extra) = self.items.live_mut(id).map(Item::extra) else {
             return;
         };
-        let limit = extra.time_limit_ms;
+        let limit = extra.time_limit_ms.or(default_limit);
         if let Some(holder) = extra.holder.as_mut().filter(|holder| !holder.started) {
             holder.started = true;
             holder.deadline = limit.map(|limit| queue_time + limit + session_ms);
@@ -444,24 +433,6 @@ impl Queue {
             session.lost.remove(&id);
             session.done += u64::from(outcome == SettleOutcome::Done);
         }
-    }
-
-    fn record_result(&mut self, id: ItemId, result: Json, at_ms: u64) {
-        let place = u32::try_from(self.results.len()).expect("fewer than 4 billion results");
-        let (item, key) = self.items.settle(id, Slot::Done(place));
-        self.digest.add(id, result.get());
-        let extra = item.extra.as_ref().expect("a settled item was leased");
-        let took_ms = at_ms.saturating_sub(extra.leased_ms);
-        let attempt = extra.attempt;
-        self.results.push(ResultRecord {
-            id,
-            key,
-            result,
-            attempt,
-            took_ms,
-        });
-        self.counts.done += 1;
-        self.last_done_ms = Some(at_ms);
     }
 
     /// Ends an item by a settle, without a result.
@@ -565,6 +536,7 @@ impl Queue {
     /// Gives every session a fresh deadline; after a replay.
     pub(super) fn resume_sessions(&mut self, now_ms: u64) {
         self.stepped_ms = now_ms;
+        self.note_idle();
         let deadline = self.queue_time + self.settings.session_ms;
         for id in self.sessions.ids().collect::<Vec<_>>() {
             self.sessions.extend(id, deadline);

@@ -294,9 +294,9 @@ fn first_sequence(bytes: &[u8], path: &Path) -> io::Result<u64> {
         return Err(damaged(path, 0));
     }
     let version = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
-    if version != FACTS_VERSION {
+    if !(1..=FACTS_VERSION).contains(&version) {
         let text = format!(
-            "{} has layout version {version}; this program reads version {FACTS_VERSION}",
+            "{} has layout version {version}; this program reads versions 1 to {FACTS_VERSION}",
             path.display()
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));

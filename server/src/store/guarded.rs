@@ -230,6 +230,9 @@ fn queue_looked_at(query: &Query) -> Option<&QueueName> {
         | Query::Results { queue, .. }
         | Query::Workers { queue }
         | Query::Worker { queue, .. }
+        | Query::Explain { queue }
+        | Query::Dead { queue, .. }
+        | Query::Copies { queue, .. }
         | Query::Stream { queue, .. } => Some(queue),
         Query::List => None,
     }

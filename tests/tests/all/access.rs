@@ -38,7 +38,7 @@ enum About {
 
 /// Method, path, the roles that may (`p`, `w`, `o`, `a`), and what it is about.
 #[rustfmt::skip]
-const TABLE: [(&str, &str, &str, About); 35] = [
+const TABLE: [(&str, &str, &str, About); 37] = [
     ("GET", "/healthz", "pwoa", About::Nothing),
     ("GET", "/readyz", "pwoa", About::Nothing),
     ("GET", "/openapi.json", "pwoa", About::Nothing),
@@ -69,6 +69,8 @@ const TABLE: [(&str, &str, &str, About); 35] = [
     ("GET", "/v1/queues/{queue}/workers", "oa", About::TheQueue),
     ("GET", "/v1/queues/{queue}/workers/{name}", "oa", About::TheQueue),
     ("POST", "/v1/queues/{queue}/workers/{name}/revoke", "a", About::TheQueue),
+    ("GET", "/v1/queues/{queue}/dead", "oa", About::TheQueue),
+    ("GET", "/v1/queues/{queue}/explain", "oa", About::TheQueue),
     ("GET", "/v1/queues/{queue}/history", "oa", About::TheQueue),
     ("GET", "/v1/queues/{queue}/job", "oa", About::TheQueue),
     ("PUT", "/v1/queues/{queue}/job", "a", About::TheQueue),

@@ -129,6 +129,9 @@ cases! {
     a_worker_stops_the_queue_with_its_settle
     a_paused_queue_hands_out_nothing_until_it_is_resumed
     max_leased_bounds_all_sessions_together
+    full_results_hold_leases_back_until_more_are_allowed
+    the_time_limit_of_a_queue_is_that_of_items_without_one
+    a_queue_that_is_idle_for_long_enough_seals_itself
     cancelled_items_are_a_fourth_end
     a_deleted_queue_is_gone_and_its_workers_hear_of_it
     an_old_uid_is_answered_over
@@ -142,4 +145,9 @@ cases! {
     results_are_resumed_by_cursor_and_followed_to_the_end
     wait_answers_at_the_end
     the_digest_is_that_of_the_results
+    an_explanation_has_every_term_that_keeps_a_queue_open
+    dead_items_are_grouped_by_the_kind_of_their_error
+    results_come_in_the_order_of_pushing_when_asked_for
+    a_redrive_takes_those_that_it_is_asked_for
+    dead_items_of_a_queue_that_is_over_live_on_in_another
 }

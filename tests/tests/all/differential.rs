@@ -81,7 +81,7 @@ async fn redis_gives_the_replies_of_the_state_machine() {
 }
 
 /// What replies must have been about, at least once.
-const KINDS: [&str; 33] = [
+const KINDS: [&str; 38] = [
     "AlreadySettled",
     "StaleLease",
     "UnknownItem",
@@ -94,6 +94,11 @@ const KINDS: [&str; 33] = [
     "reason: Delayed",
     "LimitReached",
     "LastAttemptAlone",
+    "ResultsFull",
+    "because: Some(NoWorker)",
+    "because: Some(ResultsFull)",
+    "slow: true",
+    "Copies([(",
     "reason: Revoked",
     "Some(Expired)",
     "Some(Replaced)",
@@ -169,18 +174,23 @@ async fn compare(url: &str, seed: u64, kinds: &mut BTreeSet<&'static str>) {
         let (expected, got) = pair.apply(input, command.clone()).await;
         same(seed, step, &history, &expected, &got);
         mover.observe(&command, &expected);
-        let reply = format!("{expected:?}");
-        kinds.extend(KINDS.into_iter().filter(|kind| reply.contains(kind)));
+        note(kinds, &expected);
         if step % LOOK_EVERY == 0 || step + 1 == STEPS {
             for query in looks(&mut mover) {
                 let expected = pair.queues.read(input.now_ms(), query.clone());
                 let got = refusal(pair.store.query(query.clone()).await);
                 history.push(format!("{query:?}"));
                 same(seed, step, &history, &expected, &got);
+                note(kinds, &expected);
                 history.pop();
             }
         }
     }
+}
+
+fn note(kinds: &mut BTreeSet<&'static str>, reply: &Replied) {
+    let reply = format!("{reply:?}");
+    kinds.extend(KINDS.into_iter().filter(|kind| reply.contains(kind)));
 }
 
 fn refusal(answer: Result<Reply, StoreError>) -> Replied {

@@ -7,6 +7,7 @@ mod access;
 mod bad_input;
 mod bench;
 mod cli;
+mod clients;
 mod conformance;
 mod controller;
 mod crashes;

@@ -63,8 +63,9 @@ fn check_enum<T: Serialize>(name: &str, all: &[T]) {
 #[test]
 fn schemas_are_those_of_the_types() {
     use gangline_protocol::{
-        Counts, ErrorCode, ItemState, JobReport, NewItem, Phase, QueueSettings, Role,
-        SettingsPatch, SettleOutcome, SettleStatus, StopOutcome,
+        Counts, DeadItems, ErrorCode, HeldBack, ItemState, JobReport, NewItem, Phase,
+        QueueSettings, RedriveRequest, Redriven, Role, SettingsPatch, SettleOutcome, SettleStatus,
+        StopOutcome, Term, TermKind,
     };
     check_enum("ErrorCode", &ErrorCode::ALL);
     check_enum("Role", &Role::ALL);
@@ -105,9 +106,53 @@ fn schemas_are_those_of_the_types() {
             ItemState::Abandoned,
         ],
     );
+    check_enum(
+        "TermKind",
+        &[
+            TermKind::Paused,
+            TermKind::Ready,
+            TermKind::Leased,
+            TermKind::Delayed,
+            TermKind::NotSealed,
+        ],
+    );
+    check_enum(
+        "HeldBack",
+        &[
+            HeldBack::Paused,
+            HeldBack::NoWorker,
+            HeldBack::LimitReached,
+            HeldBack::LastAttemptAlone,
+            HeldBack::ResultsFull,
+        ],
+    );
+    let held = json!({"id": 1, "key": "k", "lease": 1, "attempt": 1, "worker": "w",
+        "session": "0000000000000001", "since": "2026-01-01T00:00:00Z", "heldMs": 1, "slow": true});
+    let term = json!({"term": "leased", "text": "t", "trouble": true, "items": 1,
+        "because": "paused", "command": "c", "call": "c", "nextDueAt": "2026-01-01T00:00:00Z",
+        "typicalMs": 1, "oldest": [held], "more": 1, "looked": 1});
+    let term: Term = serde_json::from_value(term).unwrap();
+    check("HeldItem", &term.oldest[0]);
+    check("Term", &term);
+    let group = json!({"error": "e", "same": true, "count": 1, "firstAt": "2026-01-01T00:00:00Z",
+        "lastAt": "2026-01-01T00:00:00Z", "example": 1});
+    let dead = json!({"dead": 1, "groups": [group], "ungrouped": 0});
+    let dead: DeadItems = serde_json::from_value(dead).unwrap();
+    check("DeadItems", &dead);
+    check("DeadGroup", &dead.groups[0]);
+    let redrive =
+        json!({"ids": [1], "error": "e", "contains": "c", "max": 1, "into": "q", "cursor": 1});
+    let redrive: RedriveRequest = serde_json::from_value(redrive).unwrap();
+    check("RedriveRequest", &redrive);
+    let redriven = json!({"redriven": 1, "duplicates": 1, "next": 1});
+    let redriven: Redriven = serde_json::from_value(redriven).unwrap();
+    check("Redriven", &redriven);
     check("Counts", &Counts::default());
     let settings = QueueSettings {
         max_leased: Some(1),
+        seal_when_idle_ms: Some(1),
+        time_limit_ms: Some(1),
+        results_bytes_max: Some(1),
         ..QueueSettings::default()
     };
     check("QueueSettings", &settings);

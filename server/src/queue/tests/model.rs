@@ -68,6 +68,29 @@ impl Pair {
                     Reply::Worker(Box::new(record)),
                 );
             }
+            let explanation = queue.grounds().explain(self.world.now_ms);
+            same(
+                see(Query::Explain { queue: name() }),
+                Reply::Explanation(Box::new(explanation)),
+            );
+            let (after, ids) = (ItemId(0), (0..30).map(ItemId));
+            let (dead, copies) = queue.dead();
+            let (query, max) = (name(), 1_000);
+            same(
+                see(Query::Dead {
+                    queue: query,
+                    after,
+                    max,
+                }),
+                Reply::Dead(dead),
+            );
+            same(
+                see(Query::Copies {
+                    queue: name(),
+                    ids: ids.collect(),
+                }),
+                Reply::Copies(copies),
+            );
             let (cursor, max) = (0, 1_000);
             let results = queue.results.clone();
             same(

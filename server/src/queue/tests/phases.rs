@@ -5,7 +5,7 @@ use gangline_protocol::{
 };
 
 use super::world::{World, dog, item, q, settle, status};
-use crate::queue::{Command, Refusal, Reply, Signal};
+use crate::queue::{Command, Refusal, Reply, Selection, Signal};
 
 fn stop(world: &mut World) {
     let (queue, outcome) = (q(), StopOutcome::Success);
@@ -92,7 +92,11 @@ fn over_is_over() {
     let asked = world.ask(&mut one, 1);
     assert!(asked.lease.is_none() && asked.over.is_some());
     assert!(matches!(world.push(vec![item("c")]), Err(Refusal::Over(_))));
-    let redrive = world.apply(Command::Redrive { queue: q(), max: 9 });
+    let selection = Selection::First(9);
+    let redrive = world.apply(Command::Redrive {
+        queue: q(),
+        selection,
+    });
     assert!(matches!(redrive, Err(Refusal::Over(_))));
     let cancel = world.apply(Command::Cancel {
         queue: q(),
@@ -132,7 +136,11 @@ fn redrive_makes_dead_items_ready_with_all_their_attempts() {
     for leased in world.lease(&mut one, 2) {
         world.settle(&mut one, &leased, SettleOutcome::Dead);
     }
-    let reply = world.apply(Command::Redrive { queue: q(), max: 1 });
+    let selection = Selection::First(1);
+    let reply = world.apply(Command::Redrive {
+        queue: q(),
+        selection,
+    });
     assert!(matches!(reply, Ok(Reply::Redriven(1))));
     assert_eq!(world.lease(&mut one, 9)[0].attempt, 1);
     assert_eq!(world.status().counts.dead, 1);

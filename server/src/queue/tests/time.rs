@@ -1,6 +1,6 @@
 //! Queue time: outages and clock jumps end no session, time limits begin with the start.
 
-use gangline_protocol::{ItemId, LeaseRequest, NewItem};
+use gangline_protocol::{ItemId, LeaseRequest, NewItem, Phase, SettingsPatch, SettleOutcome};
 
 use super::world::{World, dog, item};
 use crate::queue::Command;
@@ -96,4 +96,90 @@ fn an_item_that_a_session_gets_again_after_its_time_limit_is_not_lost_any_more()
     assert_eq!(world.heartbeat(&mut one).lost, [ItemId(1)]);
     world.lease(&mut one, 1);
     assert_eq!(world.heartbeat(&mut one).lost, []);
+}
+
+fn configured(patch: SettingsPatch) -> World {
+    let mut world = World::new();
+    world.configure(patch);
+    world
+}
+
+#[test]
+fn a_queue_seals_itself_when_nothing_was_left_for_so_long_in_queue_time() {
+    let mut world = configured(SettingsPatch {
+        seal_when_idle_ms: Some(20_000),
+        ..SettingsPatch::default()
+    });
+    // Not before the first item has come.
+    world.pass(3_600_000);
+    assert_eq!(world.status().phase, Phase::Open);
+    world.fill(1);
+    let mut one = dog("one");
+    let items = world.lease(&mut one, 1);
+    for _ in 0..10 {
+        world.pass(5_000);
+        world.heartbeat(&mut one);
+    }
+    assert_eq!(world.status().phase, Phase::Open);
+    world.settle(&mut one, &items[0], SettleOutcome::Done);
+    world.pass(15_000);
+    // Another item begins the time anew, and an outage counts for one heartbeat.
+    world.fill(1);
+    let mut two = dog("two");
+    let items = world.lease(&mut two, 1);
+    world.settle(&mut two, &items[0], SettleOutcome::Done);
+    world.pass(14_000);
+    world.now_ms += 3_600_000;
+    world.apply(Command::Tick).unwrap();
+    assert_eq!(world.status().phase, Phase::Open);
+    world.pass(20_000);
+    let status = world.status();
+    assert_eq!((status.phase, status.counts.done), (Phase::Drained, 2));
+}
+
+#[test]
+fn a_restart_begins_the_time_of_idleness_anew() {
+    for from_snapshot in [false, true] {
+        let mut world = configured(SettingsPatch {
+            seal_when_idle_ms: Some(20_000),
+            ..SettingsPatch::default()
+        });
+        world.fill(1);
+        let mut one = dog("one");
+        let items = world.lease(&mut one, 1);
+        world.settle(&mut one, &items[0], SettleOutcome::Done);
+        world.pass(15_000);
+        world.restart(from_snapshot);
+        world.pass(15_000);
+        assert_eq!(world.status().phase, Phase::Open);
+        world.pass(5_000);
+        assert_eq!(world.status().phase, Phase::Drained);
+    }
+}
+
+#[test]
+fn items_without_a_time_limit_have_that_of_their_queue() {
+    let mut world = configured(SettingsPatch {
+        time_limit_ms: Some(10_000),
+        ..SettingsPatch::default()
+    });
+    let mut own = item("");
+    own.time_limit_ms = Some(60_000);
+    world.push(vec![item(""), own]).unwrap();
+    let mut one = dog("one");
+    let items = world.lease(&mut one, 2);
+    let limits: Vec<_> = items.iter().map(|item| item.time_limit_ms).collect();
+    assert_eq!(limits, [Some(10_000), Some(60_000)]);
+    for _ in 0..6 {
+        world.pass(5_000);
+        world.heartbeat(&mut one);
+    }
+    assert_eq!(world.status().counts.leased, 1);
+    // 0 takes it back, for what starts from now on.
+    world.configure(SettingsPatch {
+        time_limit_ms: Some(0),
+        ..SettingsPatch::default()
+    });
+    let mut two = dog("two");
+    assert_eq!(world.lease(&mut two, 1)[0].time_limit_ms, None);
 }

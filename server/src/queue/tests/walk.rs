@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::world::{Dog, World, dog, item, json, q, settle};
 use crate::queue::command::{Batch, BatchPart};
-use crate::queue::{Command, Query, Refusal, Reply};
+use crate::queue::{Command, Query, Refusal, Reply, Selection};
 
 #[derive(Debug, Clone)]
 enum Move {
@@ -380,7 +380,10 @@ impl Walk {
                 let id = ItemId(u64::from(id % 32));
                 drop(self.send(Command::Cancel { queue, id }));
             }
-            Move::Redrive => drop(self.world.apply(Command::Redrive { queue, max: 3 })),
+            Move::Redrive => {
+                let selection = Selection::First(3);
+                drop(self.world.apply(Command::Redrive { queue, selection }));
+            }
             Move::Configure { max_attempts } => {
                 let max_attempts = Some(max_attempts.into());
                 let patch = SettingsPatch {

@@ -73,6 +73,29 @@ fn commits_come_back_in_their_order_over_several_restarts() {
 }
 
 #[test]
+fn a_log_of_an_older_version_is_read_and_one_of_a_newer_refused() {
+    for version in [1, FACTS_VERSION, FACTS_VERSION + 1, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut data, _) = load(dir.path()).unwrap();
+        write(&mut data, 1..=3, 3);
+        drop(data);
+        let path = log(dir.path(), 1);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let loaded = load(dir.path()).map(|(_, commits)| commits);
+        let is_known = (1..=FACTS_VERSION).contains(&version);
+        match loaded {
+            Ok(commits) => assert!(is_known && commits == names(1..=3), "version {version}"),
+            Err(error) => assert!(
+                !is_known && error.to_string().contains("layout version"),
+                "version {version}: {error}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn a_write_torn_at_any_byte_loses_that_commit_only_and_never_comes_back() {
     for torn in 0..FRAME {
         let dir = tempfile::tempdir().unwrap();

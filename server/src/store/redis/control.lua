@@ -13,7 +13,7 @@ local acts = {}
 
 acts.configure = function()
   if not q.ended then
-    q.settings = { ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] }
+    q.settings = settings_at(8)
     read_settings()
     return complete('status')
   end
@@ -72,19 +72,26 @@ end
 
 acts.redrive = function()
   if q.ended then return complete('over', q.uid) end
-  -- The sweep of this very step may have left some.
-  write_pending(K.dead)
-  local wanted = min(tonumber(ARGV[6]), LEASES_A_STEP)
-  local ids = wanted > 0 and call('ZRANGE', K.dead, 0, wanted - 1) or {}
+  local wanted, count, ids = tonumber(ARGV[6]), 0, {}
+  if wanted > 0 then
+    -- The sweep of this very step may have left some.
+    write_pending(K.dead)
+    ids = call('ZRANGE', K.dead, 0, wanted - 1)
+  else
+    for at = 7, #ARGV do ids[at - 6] = ARGV[at] end
+  end
   for at = 1, #ids do ids[at] = tonumber(ids[at]) end
   prefetch(ids)
   for _, id in ipairs(ids) do
-    local item = items[id]
-    withdraw(item)
-    item.attempts, item.lost_attempts = 0, 0
-    make_ready(item)
+    local item = find(id)
+    if item and item.place == IS_DEAD then
+      withdraw(item)
+      item.attempts, item.lost_attempts = 0, 0
+      make_ready(item)
+      count = count + 1
+    end
   end
-  return complete('redriven', #ids)
+  return complete('redriven', count)
 end
 
 acts.revoke = function()
@@ -108,9 +115,9 @@ local function control()
     local may_create = (act == 'seal' or act == 'configure')
     if not may_create then return { -1, '0', {}, 0, act == 'tick' and 'ticked' or 'not_found' } end
     if ARGV[7] ~= '1' then return { -1, '0', {}, 0, 'too_many' } end
-    if act == 'configure' and ARGV[15] ~= '' then return { -1, '0', {}, 0, 'changed' } end
-    create(ARGV[6], { ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14] })
-  elseif act == 'configure' and ARGV[15] ~= table.concat(q.settings, ' ') then
+    if act == 'configure' and ARGV[8 + SETTINGS] ~= '' then return { -1, '0', {}, 0, 'changed' } end
+    create(ARGV[6], settings_at(8))
+  elseif act == 'configure' and ARGV[8 + SETTINGS] ~= table.concat(q.settings, ' ') then
     -- The new settings were made from others than these.
     return { -1, '0', {}, 0, 'changed' }
   end

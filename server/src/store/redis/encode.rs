@@ -129,7 +129,7 @@ pub(super) fn settings(cmd: &mut Cmd, settings: &QueueSettings) {
 }
 
 /// Returns the settings as texts: they are kept as they are, whatever a double can hold.
-pub(super) fn setting_texts(settings: &QueueSettings) -> [String; 7] {
+pub(super) fn setting_texts(settings: &QueueSettings) -> [String; 10] {
     let QueueSettings {
         max_attempts,
         session_ms,
@@ -138,15 +138,22 @@ pub(super) fn setting_texts(settings: &QueueSettings) -> [String; 7] {
         retry_cap_ms,
         max_leased,
         retention_ms,
+        seal_when_idle_ms,
+        time_limit_ms,
+        results_bytes_max,
     } = settings;
+    let optional = |value: &Option<u64>| value.map_or(String::new(), |value| value.to_string());
     [
         max_attempts.to_string(),
         session_ms.to_string(),
         heartbeat_ms.to_string(),
         retry_base_ms.to_string(),
         retry_cap_ms.to_string(),
-        max_leased.map_or(String::new(), |max| max.to_string()),
+        optional(max_leased),
         retention_ms.to_string(),
+        optional(seal_when_idle_ms),
+        optional(time_limit_ms),
+        optional(results_bytes_max),
     ]
 }
 

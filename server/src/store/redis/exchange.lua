@@ -9,6 +9,7 @@ local OK, ALREADY_SETTLED, STALE, IS_CANCELLED, UNKNOWN, OVER = 0, 1, 2, 3, 4, 5
 local IS_DONE, RETRY, BURIED, RELEASE = 0, 1, 2, 3
 local SETTLE = '>BBBI2I6I8I6'
 local SETTLE_BYTES = 25
+local TOOK_ROWS = 32
 local LIMBS = '>I4I4I4I4I4I4I4I4'
 
 local worker, draws, draws_used, nonce
@@ -54,11 +55,17 @@ end
 
 -- Takes a result; `item` says how the item was leased.
 local function record_result(id, item, hash, result)
+  q.bytes = q.bytes + #result
   local head = item.result_head
   if not head then
-    head = pack('>I2I6', item.attempt, max(now_ms - item.leased, 0))
-    item.result_head = head
+    local took = max(now_ms - item.leased, 0)
+    head = pack('>I2I6', item.attempt, took)
+    local _, digits_of_it = math.frexp(took)
+    item.result_head, item.took_row = head, min(digits_of_it, TOOK_ROWS - 1) + 1
   end
+  local rows = q.took
+  for n = #rows + 1, item.took_row do rows[n] = 0 end
+  rows[item.took_row] = rows[item.took_row] + 1
   if item.key then
     -- The key stands behind the fixed fields of the record.
     local text = record(id)
@@ -209,8 +216,9 @@ end
 local function start_item(item)
   if item.started then return end
   item.started = true
-  if item.limit > 0 then
-    item.deadline = q.time + item.limit + S.session
+  local limit = item.limit > 0 and item.limit or S.limit
+  if limit > 0 then
+    item.deadline = q.time + limit + S.session
     later(K.limits, item.id, item.deadline)
     q.limits = q.limits + 1
   end
@@ -279,12 +287,13 @@ local function repeat_last(session)
     end
   end
   if #rows == 0 then return { 'nothing_ready', 0, false } end
-  return { false, digits(session.lease), rows }
+  return { false, digits(session.lease), S.limit, rows }
 end
 
 -- Chooses at least one item, or says why there is none.
 local function choose(session)
   if q.paused then return nil, 'paused' end
+  if q.bytes >= S.results then return nil, 'results_full' end
   if session.suspects > 0 then
     for _, id in ipairs(held_by(session)) do
       if must_run_alone(items[id]) then return nil, 'last_attempt_alone' end
@@ -350,7 +359,7 @@ local function lease(session)
   session.holds = session.holds + #chosen.ids
   session.request, session.lease = number, token
   sessions_changed[session.id] = session
-  return { false, digits(token), rows }
+  return { false, digits(token), S.limit, rows }
 end
 
 local function exchange()

@@ -32,12 +32,23 @@ local resets = {} -- what the other files do before a call
 
 local function digits(number) return string.format('%.0f', number) end
 
+-- The settings that stand in the arguments of a call, from this one on.
+local SETTINGS = 10
+local function settings_at(first)
+  local settings = {}
+  for at = 1, SETTINGS do settings[at] = ARGV[first + at - 1] end
+  return settings
+end
+
 local function read_settings()
   local s = q.settings
+  -- Older heads have fewer.
+  for at = #s + 1, SETTINGS do s[at] = '' end
   S = {
     attempts = tonumber(s[1]), session = tonumber(s[2]), heartbeat = tonumber(s[3]),
     base = tonumber(s[4]), cap = tonumber(s[5]), leased = tonumber(s[6]) or math.huge,
     retention = min(tonumber(s[7]), FOREVER),
+    idle = tonumber(s[8]), limit = tonumber(s[9]) or 0, results = tonumber(s[10]) or math.huge,
   }
 end
 
@@ -66,6 +77,8 @@ local function run(act, keys, arguments)
       return redis.error_reply('LAYOUT queue ' .. queue_name .. ' has stored layout '
         .. tostring(q.layout) .. ', and this service knows ' .. LAYOUT)
     end
+    -- Heads of before it was counted have none.
+    q.took, q.bytes = q.took or {}, q.bytes or 0
     read_settings()
   end
   return act()
@@ -165,6 +178,10 @@ local function create(uid, settings)
     back = 0, alone = 0, blobs = 0,
     len = 0, results = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
     sessions = 0, serial = 0, endings = 0,
+    -- How many results took so many binary digits of milliseconds, from none on.
+    took = {},
+    -- Bytes of all results.
+    bytes = 0,
     -- No lease number of an older queue of this name may come again.
     lease = before and cmsgpack.unpack(before).lease or 0,
   }
@@ -173,7 +190,7 @@ local function create(uid, settings)
 end
 
 local function leasable()
-  if q.paused or q.ended then return 0 end
+  if q.paused or q.ended or q.bytes >= S.results then return 0 end
   return min(q.counts[READY], max(S.leased - q.counts[LEASED], 0))
 end
 
@@ -191,6 +208,7 @@ local function next_due()
       if first[2] then deadline = min(deadline or FOREVER, tonumber(first[2])) end
     end
   end
+  if q.idle and S.idle then deadline = min(deadline or FOREVER, q.idle + S.idle) end
   if deadline then due = q.stepped + min(max(deadline - q.time, 0), S.heartbeat) end
   if q.counts[DELAYED] > 0 then
     write_pending(K.delayed)
@@ -227,6 +245,12 @@ end
 -- Writes what has changed and returns the frame of the reply.
 local function complete(tag, ...)
   if q.sealed and not q.ended and left() == 0 then end_queue('drained', 'drained', 'success') end
+  -- Since when there has been nothing to do, though items have come.
+  if q.sealed or q.ended or q.len == 0 or left() > 0 then
+    q.idle = nil
+  else
+    q.idle = q.idle or q.time
+  end
   local more = leasable() - leasable_before
   more = created and '18446744073709551615' or more > 0 and digits(more) or '0'
   local over = q.ended ~= nil and not over_before

@@ -164,10 +164,18 @@ fn settings(fields: &mut Fields) -> Decoded<QueueSettings> {
         heartbeat_ms: fields.number()?,
         retry_base_ms: fields.number()?,
         retry_cap_ms: fields.number()?,
-        max_leased: match fields.text()?.as_str() {
-            "" => None,
-            digits => Some(digits.parse().map_err(|_| Malformed("no number"))?),
-        },
+        max_leased: optional(fields)?,
         retention_ms: fields.number()?,
+        seal_when_idle_ms: optional(fields)?,
+        time_limit_ms: optional(fields)?,
+        results_bytes_max: optional(fields)?,
     })
+}
+
+/// A setting that may be absent.
+fn optional(fields: &mut Fields) -> Decoded<Option<u64>> {
+    match fields.text()?.as_str() {
+        "" => Ok(None),
+        digits => digits.parse().map(Some).map_err(|_| Malformed("no number")),
+    }
 }

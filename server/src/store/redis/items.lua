@@ -250,7 +250,8 @@ local function take_fresh(priority, wanted, taken, budget)
         local text = record(id)
         local at = #taken + 1
         -- One without limits of its own needs no more than its record to be leased.
-        local item = byte(text) % 128 >= PLAIN_BELOW and new_item(id, text) or false
+        local special = S.limit > 0 or byte(text) % 128 >= PLAIN_BELOW
+        local item = special and new_item(id, text) or false
         if item then items[id] = item end
         taken[at], taken.ids[at], taken.texts[at] = item, id, text
         wanted, budget.bytes = wanted - 1, budget.bytes - #text

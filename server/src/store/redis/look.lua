@@ -99,6 +99,56 @@ local function look()
     return { 'workers', part[1], rows }
   end
 
+  -- What items died of: id, error, since when.
+  if what == 'dead' then
+    local rows, ids = {}, {}
+    for at, id in ipairs(call('ZRANGEBYSCORE', K.dead, '(' .. ARGV[6], '+inf', 'LIMIT', 0, ARGV[7])) do
+      ids[at] = tonumber(id)
+    end
+    prefetch(ids)
+    for at, id in ipairs(ids) do rows[at] = { id, items[id].error or false, items[id].dead } end
+    return { 'dead', rows }
+  end
+
+  -- Dead items as they were pushed.
+  if what == 'copies' then
+    local rows, ids = {}, {}
+    for at = 6, #ARGV do ids[at - 5] = tonumber(ARGV[at]) end
+    prefetch(ids)
+    for _, id in ipairs(ids) do
+      local item = find(id)
+      if item and item.place == IS_DEAD then
+        rows[#rows + 1] = id
+        rows[#rows + 1] = record(id)
+      end
+    end
+    return { 'copies', rows }
+  end
+
+  if what == 'explain' then
+    local due, held, rows = false, {}, {}
+    if q.counts[DELAYED] > 0 then
+      due = tonumber(call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
+    end
+    if q.counts[LEASED] > 0 then
+      held = call('ZRANGE', K.holds, 0, tonumber(ARGV[7]) - 1)
+      for at = 1, #held do held[at] = tonumber(held[at]) end
+      prefetch(held)
+      table.sort(held, function(one, other)
+        local a, b = items[one].leased, items[other].leased
+        return a < b or a == b and one < other
+      end)
+    end
+    for at = 1, min(#held, tonumber(ARGV[6])) do
+      local item = items[held[at]]
+      -- Of the record only what stands before the payload is needed.
+      rows[at] = { item.id, sub(record(item.id), 1, 640), digits(item.lease), item.attempt, item.session,
+        worker_of(item.session), item.leased }
+    end
+    local only_alone = q.alone > 0 and q.alone == q.counts[READY] and 1 or 0
+    return { 'explain', now_ms, view(q), due, q.took, only_alone, q.bytes, rows }
+  end
+
   -- One worker: whether it had a session, -1 when that is not known any more; and its session.
   if what == 'worker' then
     local session = session_of_worker(ARGV[6])

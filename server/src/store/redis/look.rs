@@ -1,7 +1,9 @@
 //! Queries, in bounded looks.
 
 use futures::future::try_join_all;
-use gangline_protocol::limits::PAGE_ROWS_MAX;
+use gangline_protocol::limits::{
+    COPY_STEP_MAX, EXPLAIN_LEASES_LOOKED_MAX, EXPLAIN_LEASES_MAX, PAGE_ROWS_MAX,
+};
 use gangline_protocol::{ItemId, ItemState, ItemView, QueueName, QueueStatus, WorkerView};
 use redis::Cmd;
 
@@ -67,6 +69,28 @@ impl Inner {
                 let mut fields = self.must_read(&queue, &cmd, "worker").await?;
                 let record = replies::worker(&mut fields, worker)?;
                 Ok(Reply::Worker(Box::new(record)))
+            }
+            Query::Dead { queue, after, max } => {
+                let mut cmd = self.look(&queue, "dead");
+                cmd.arg(at_most(after.0)).arg(max.min(PAGE_ROWS_MAX));
+                let mut fields = self.must_read(&queue, &cmd, "dead").await?;
+                Ok(Reply::Dead(record::dead(&mut fields)?))
+            }
+            Query::Copies { queue, ids } => {
+                let mut cmd = self.look(&queue, "copies");
+                for id in ids.iter().take(COPY_STEP_MAX) {
+                    cmd.arg(exact(id.0));
+                }
+                let mut fields = self.must_read(&queue, &cmd, "copies").await?;
+                Ok(Reply::Copies(record::copies(&mut fields)?))
+            }
+            Query::Explain { queue } => {
+                let mut cmd = self.look(&queue, "explain");
+                cmd.arg(EXPLAIN_LEASES_MAX).arg(EXPLAIN_LEASES_LOOKED_MAX);
+                let mut fields = self.must_read(&queue, &cmd, "explain").await?;
+                let now_ms = fields.number()?;
+                let grounds = replies::grounds(&mut fields, &queue)?;
+                Ok(Reply::Explanation(Box::new(grounds.explain(now_ms))))
             }
             Query::Stream { queue, key } => {
                 let mut cmd = self.call(Script::Look, &queue, Some(&key));

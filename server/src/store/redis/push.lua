@@ -1,11 +1,11 @@
 -- Adds items; makes the queue if there is none.
 --
 -- ARGV after the common ones: uid for a new queue, whether one may be made, seal, the part under
--- an Idempotency-Key ('', 'whole' or 'chunk'), its hash, lines before, lines, last, then the seven
+-- an Idempotency-Key ('', 'whole' or 'chunk'), its hash, lines before, lines, last, then the
 -- default settings, then the items. The last key is that of the Idempotency-Key.
 
 do
-local FIRST_ITEM = 20
+local FIRST_ITEM = 13 + SETTINGS
 local IDEMPOTENCY_MS = 24 * 3600 * 1000
 
 local function push()
@@ -47,9 +47,7 @@ local function push()
 
   if not q then
     if not may_create then return refuse('too_many') end
-    create(new_uid, {
-      ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17], ARGV[18], ARGV[19],
-    })
+    create(new_uid, settings_at(13))
   end
   begin()
 

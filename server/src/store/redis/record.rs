@@ -1,13 +1,16 @@
 //! Items and results, from the records in which they are kept.
 
 use gangline_protocol::item::ResultView;
-use gangline_protocol::{ItemId, ItemKey, ItemState, ItemView, LeaseNumber, Timestamp};
+use gangline_protocol::{ItemId, ItemKey, ItemState, ItemView, LeaseNumber, NewItem, Timestamp};
 
 use super::encode::{HAS_KEY, HAS_MAX_ATTEMPTS, HAS_TIME_LIMIT, HAS_TRACEPARENT};
 use super::fields::{Decoded, Fields, Malformed, big_endian, json, small, take, text};
+use crate::queue::command::DeadItem;
 
 /// An item's record, as it was pushed.
 pub(super) struct Record<'a> {
+    priority: u8,
+    max_attempts: Option<u16>,
     pub(super) key: Option<ItemKey>,
     pub(super) time_limit_ms: Option<u64>,
     pub(super) traceparent: Option<Box<str>>,
@@ -23,9 +26,10 @@ impl<'a> Record<'a> {
             true => Some(big_endian(take(&mut rest, 6)?)),
             false => None,
         };
-        if has(HAS_MAX_ATTEMPTS) {
-            take(&mut rest, 2)?;
-        }
+        let max_attempts = match has(HAS_MAX_ATTEMPTS) {
+            true => Some(small(big_endian(take(&mut rest, 2)?))?),
+            false => None,
+        };
         let key = match has(HAS_KEY) {
             true => {
                 let bytes = usize::try_from(big_endian(take(&mut rest, 2)?));
@@ -41,6 +45,8 @@ impl<'a> Record<'a> {
             false => None,
         };
         Ok(Self {
+            priority: flags % HAS_KEY,
+            max_attempts,
             key,
             time_limit_ms,
             traceparent,
@@ -83,6 +89,38 @@ pub(super) fn results(fields: &mut Fields) -> Decoded<Vec<ResultView>> {
     Ok(results)
 }
 
+/// Reads what items died of.
+pub(super) fn dead(fields: &mut Fields) -> Decoded<Vec<DeadItem>> {
+    let mut rows = fields.list()?;
+    let mut items = Vec::with_capacity(rows.left());
+    while rows.left() > 0 {
+        let mut row = rows.list()?;
+        items.push(DeadItem {
+            id: ItemId(row.number()?),
+            error: row.optional_text()?.map(Into::into),
+            since: Timestamp(row.number()?),
+        });
+    }
+    Ok(items)
+}
+
+/// Reads items as they were pushed, but for their keys.
+pub(super) fn copies(fields: &mut Fields) -> Decoded<Vec<(ItemId, NewItem)>> {
+    let mut rows = fields.list()?;
+    let mut copies = Vec::with_capacity(rows.left() / 2);
+    while rows.left() > 0 {
+        let (id, bytes) = (ItemId(rows.number()?), rows.bytes()?);
+        let record = Record::of(&bytes)?;
+        let mut copy = NewItem::new(json(record.payload)?);
+        copy.priority = Some(record.priority);
+        copy.time_limit_ms = record.time_limit_ms;
+        copy.max_attempts = record.max_attempts;
+        copy.traceparent = record.traceparent;
+        copies.push((id, copy));
+    }
+    Ok(copies)
+}
+
 /// Reads a page of items.
 pub(super) fn items(fields: &mut Fields) -> Decoded<Vec<ItemView>> {
     let mut rows = fields.list()?;
@@ -104,6 +142,7 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
         key: None,
         payload: None,
         result: None,
+        took_ms: None,
         attempts: 0,
         error: None,
         due_at: None,
@@ -118,6 +157,7 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
             let done = result(&row.bytes()?)?;
             view.key = done.key;
             view.result = Some(done.result);
+            view.took_ms = Some(done.took_ms);
             view.attempts = done.attempt;
             return Ok(view);
         }

@@ -1,9 +1,9 @@
 //! The replies to pushes and exchanges, and looks at sessions and streams.
 
 use gangline_protocol::{
-    ExchangeReply, ExchangeRequest, ItemId, LeaseNumber, LeaseReply, LeasedItem, PushReply, Pushed,
-    QueueName, SessionEnd, SettleStatus, Settled, Timestamp, Wait, WaitReason, WorkerName,
-    WorkerRecord, WorkerView,
+    ExchangeReply, ExchangeRequest, HeldItem, ItemId, LeaseNumber, LeaseReply, LeasedItem,
+    PushReply, Pushed, QueueName, SessionEnd, SettleStatus, Settled, Timestamp, Wait, WaitReason,
+    WorkerName, WorkerRecord, WorkerView,
 };
 use redis::Value;
 
@@ -11,6 +11,7 @@ use super::fields::{Decoded, Fields, Malformed, big_endian, json, small};
 use super::head::Head;
 use super::record::Record;
 use crate::queue::command::StreamState;
+use crate::queue::{Grounds, Took};
 
 /// Reads the answer to a push.
 pub(super) fn pushed(fields: &mut Fields) -> Decoded<PushReply> {
@@ -100,6 +101,7 @@ fn session_end(code: i64) -> Decoded<SessionEnd> {
 fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
     let Some(reason) = fields.optional_text()? else {
         let lease = LeaseNumber(fields.number()?);
+        let default_limit_ms = Some(fields.number()?).filter(|limit_ms| *limit_ms > 0);
         let mut rows = fields.list()?;
         let mut items = Vec::with_capacity(rows.left() / 3);
         while rows.left() > 0 {
@@ -111,7 +113,7 @@ fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
                 lease,
                 attempt,
                 key: record.key,
-                time_limit_ms: record.time_limit_ms,
+                time_limit_ms: record.time_limit_ms.or(default_limit_ms),
                 traceparent: record.traceparent,
                 payload: json(record.payload)?,
             });
@@ -125,6 +127,7 @@ fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
         "limit_reached" => WaitReason::LimitReached,
         "last_attempt_alone" => WaitReason::LastAttemptAlone,
         "revoked" => WaitReason::Revoked,
+        "results_full" => WaitReason::ResultsFull,
         _ => return Err(Malformed("no wait reason")),
     };
     Ok(LeaseReply::Wait(Wait {
@@ -166,6 +169,42 @@ pub(super) fn worker(fields: &mut Fields, name: WorkerName) -> Decoded<WorkerRec
         name,
         had_session,
         session: workers(fields)?.pop(),
+    })
+}
+
+/// Reads what keeps a queue from being over.
+pub(super) fn grounds(fields: &mut Fields, queue: &QueueName) -> Decoded<Grounds> {
+    let status = Head::of(fields)?.status(queue);
+    let next_due_ms = fields.optional_number()?;
+    let mut counts = fields.list()?;
+    let mut rows = Vec::with_capacity(counts.left());
+    while counts.left() > 0 {
+        rows.push(counts.number()?);
+    }
+    let (only_alone, results_bytes) = (fields.flag()?, fields.number()?);
+    let mut held = fields.list()?;
+    let mut oldest = Vec::with_capacity(held.left());
+    while held.left() > 0 {
+        let mut row = held.list()?;
+        oldest.push(HeldItem {
+            id: ItemId(row.number()?),
+            key: Record::of(&row.bytes()?)?.key,
+            lease: LeaseNumber(row.number()?),
+            attempt: small(row.number()?)?,
+            session: row.parsed()?,
+            worker: row.parsed()?,
+            since: Timestamp(row.number()?),
+            held_ms: 0,
+            slow: false,
+        });
+    }
+    Ok(Grounds {
+        status,
+        next_due_ms,
+        took: Took::of_rows(rows),
+        only_alone,
+        results_bytes,
+        oldest,
     })
 }
 

@@ -226,6 +226,7 @@ sweep = function()
     end
   end
   if q.ended then return end
+  if q.idle and S.idle and q.idle + S.idle <= q.time then q.sealed = true end
   if q.limits > 0 then
     write_pending(K.limits)
     local due = call('ZRANGEBYSCORE', K.limits, '-inf', q.time, 'LIMIT', 0, SWEEP_ITEMS)

@@ -1,6 +1,6 @@
 //! Commands, each as one call of a script.
 
-use gangline_protocol::limits::{QUEUES_MAX, REASON_BYTES_MAX};
+use gangline_protocol::limits::{QUEUES_MAX, REASON_BYTES_MAX, REDRIVE_STEP_MAX};
 use gangline_protocol::{
     Certificate, ExchangeReply, ExchangeRequest, ItemId, NewItem, QueueName, QueueSettings,
     QueueUid, SettingsPatch, SettleOutcome, StopOutcome,
@@ -13,7 +13,7 @@ use super::head::Head;
 use super::scripts::Script;
 use super::{Inner, not_found, record, replies, unexpected};
 use crate::queue::command::{Batch, BatchPart};
-use crate::queue::{Command, Draw, Queues, Refusal, Reply, cut_front};
+use crate::queue::{Command, Draw, Queues, Refusal, Reply, Selection, cut_front};
 use crate::store::StoreError;
 
 type Answer = Result<Reply, StoreError>;
@@ -78,9 +78,20 @@ impl Inner {
                 cmd.arg(exact(id.0));
                 self.act_on_item(&queue, id, &cmd).await
             }
-            Command::Redrive { queue, max } => {
+            Command::Redrive { queue, selection } => {
                 let mut cmd = self.control(&queue, "redrive");
-                cmd.arg(at_most(max as u64));
+                match selection {
+                    Selection::First(max) => {
+                        cmd.arg(max.min(REDRIVE_STEP_MAX));
+                    }
+                    Selection::Items(ids) => {
+                        // No number: these.
+                        cmd.arg(0);
+                        for id in ids.into_iter().take(REDRIVE_STEP_MAX) {
+                            cmd.arg(exact(id.0));
+                        }
+                    }
+                }
                 self.act(&queue, &cmd).await
             }
             Command::Exchange { queue, request } => self.exchange(&queue, &request, random).await,

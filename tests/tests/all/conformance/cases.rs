@@ -2,6 +2,7 @@
 
 mod ends;
 mod leases;
+mod looks;
 mod pushes;
 mod refusals;
 mod sessions;
@@ -9,6 +10,7 @@ mod settles;
 
 pub(super) use ends::*;
 pub(super) use leases::*;
+pub(super) use looks::*;
 pub(super) use pushes::*;
 pub(super) use refusals::*;
 pub(super) use sessions::*;

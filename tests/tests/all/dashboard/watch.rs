@@ -37,7 +37,7 @@ async fn a_job_is_watched_from_its_start_to_its_certificate() {
         "10 items wait for a worker, and none is here",
     )
     .await;
-    page.until_contains("[data-term=notSealed]", "gangline seal")
+    page.until_contains("[data-term=not_sealed]", "gangline seal")
         .await;
 
     let mut alice = queue.open("alice", 4).await;

@@ -9,7 +9,7 @@ use gangline_protocol::{
     StopOutcome,
 };
 use gangline_server::queue::command::{Batch, BatchPart};
-use gangline_server::queue::{Command, Input, Query, Refusal, Reply};
+use gangline_server::queue::{Command, Input, Query, Refusal, Reply, Selection};
 use serde_json::value::RawValue;
 
 const WORKERS: usize = 4;
@@ -149,7 +149,11 @@ impl Mover {
             },
             93..=95 => Command::Redrive {
                 queue,
-                max: self.dice.below(4) as usize,
+                selection: if self.dice.one_in(3) {
+                    Selection::Items((0..self.dice.below(40)).map(|_| self.id()).collect())
+                } else {
+                    Selection::First(self.dice.below(4) as usize)
+                },
             },
             _ => Command::Revoke {
                 queue,
@@ -278,6 +282,9 @@ impl Mover {
                 0 => u64::MAX,
                 _ => dice.below(60_000),
             }),
+            seal_when_idle_ms: dice.one_in(8).then(|| dice.below(3) * 20_000),
+            time_limit_ms: dice.one_in(8).then(|| dice.below(3) * 4_000),
+            results_bytes_max: dice.one_in(8).then(|| dice.below(4) * 300),
         }
     }
 
@@ -491,6 +498,18 @@ pub(super) fn looks(mover: &mut Mover) -> Vec<Query> {
             },
             Query::Workers {
                 queue: queue.clone(),
+            },
+            Query::Explain {
+                queue: queue.clone(),
+            },
+            Query::Dead {
+                queue: queue.clone(),
+                after,
+                max: mover.dice.below(30) as usize,
+            },
+            Query::Copies {
+                queue: queue.clone(),
+                ids: (0..mover.dice.below(80)).map(|_| mover.id()).collect(),
             },
             Query::Stream {
                 queue: queue.clone(),

@@ -109,13 +109,16 @@ class Producer:
     def configure(self, *, max_attempts: Optional[int] = None, session_ms: Optional[int] = None,
                   heartbeat_ms: Optional[int] = None, retry_base_ms: Optional[int] = None,
                   retry_cap_ms: Optional[int] = None, max_leased: Optional[int] = None,
-                  retention_ms: Optional[int] = None) -> None:
+                  retention_ms: Optional[int] = None,
+                  seal_when_idle_ms: Optional[int] = None, time_limit_ms: Optional[int] = None,
+                  results_bytes_max: Optional[int] = None) -> None:
         """Makes the queue if there is none, and changes the settings that are given; those in
-        ``_ms`` are milliseconds."""
+        ``_ms`` are milliseconds. 0 switches off the last three."""
         settings = {"maxAttempts": max_attempts, "sessionMs": session_ms,
                     "heartbeatMs": heartbeat_ms, "retryBaseMs": retry_base_ms,
                     "retryCapMs": retry_cap_ms, "maxLeased": max_leased,
-                    "retentionMs": retention_ms}
+                    "retentionMs": retention_ms, "sealWhenIdleMs": seal_when_idle_ms,
+                    "timeLimitMs": time_limit_ms, "resultsBytesMax": results_bytes_max}
         given = {name: value for name, value in settings.items() if value is not None}
         self._call("PUT", "", json.dumps(given).encode())
 

@@ -9,7 +9,7 @@ use super::super::world::{item, json, settle};
 use super::moves::{Control, End, Move, Parts, STREAM_LINES, WORKERS, items};
 use super::name;
 use crate::queue::command::{Batch, BatchPart};
-use crate::queue::{Command, Refusal, Reply};
+use crate::queue::{Command, Refusal, Reply, Selection};
 
 /// A worker process, one queue each: even ones work on one queue, odd ones on the other.
 #[derive(Debug, Default)]
@@ -140,9 +140,14 @@ impl Caller {
                 queue: name(queue),
                 id: ItemId(u64::from(id % 40)),
             },
-            Move::Redrive { queue, max } => Command::Redrive {
+            Move::Redrive { queue, max, ids } => Command::Redrive {
                 queue: name(queue),
-                max: max.into(),
+                selection: match ids {
+                    Some(ids) => {
+                        Selection::Items(ids.into_iter().map(|id| ItemId(id.into())).collect())
+                    }
+                    None => Selection::First(max.into()),
+                },
             },
             Move::Configure { queue, what, value } => Command::Configure {
                 queue: name(queue),
@@ -266,6 +271,9 @@ fn patch(what: u8, value: u8) -> SettingsPatch {
         2 => patch.session_ms = Some(900 + 150 * value),
         3 => patch.retry_base_ms = Some(10 * value),
         4 => patch.retry_cap_ms = Some(30 * value),
+        5 => patch.seal_when_idle_ms = Some(value % 4 * 10_000),
+        6 => patch.time_limit_ms = Some(value % 4 * 5_000),
+        7 => patch.results_bytes_max = Some(value % 8 * 10),
         _ => patch.retention_ms = Some(1_000_000 * value),
     }
     patch

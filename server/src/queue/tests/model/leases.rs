@@ -44,10 +44,11 @@ impl Queue {
         let lease = now.us.max(*last_lease + 1);
         *last_lease = lease;
         let start = (self.queue_time, self.settings.session_ms);
+        let limits: Vec<_> = ids.iter().map(|id| self.time_limit_ms(*id)).collect();
         let starting = request.starting.unwrap_or(u32::MAX) as usize;
         for (at, id) in ids.iter().enumerate() {
             let item = self.item(*id);
-            let started = (at < starting).then_some(start);
+            let started = (at < starting).then_some((start.0, start.1, limits[at]));
             item.state = State::Leased(Held { session, started });
             item.lease = lease;
             item.fate = Fate::Held;
@@ -66,6 +67,10 @@ impl Queue {
     fn choose(&self, session: SessionId, max: usize) -> Result<Vec<ItemId>, WaitReason> {
         if self.paused {
             return Err(WaitReason::Paused);
+        }
+        let bytes_max = self.settings.results_bytes_max.unwrap_or(u64::MAX);
+        if self.results_bytes() >= bytes_max {
+            return Err(WaitReason::ResultsFull);
         }
         let held = self.held(session);
         if held
@@ -115,7 +120,7 @@ impl Queue {
                 lease: LeaseNumber(item.lease),
                 attempt: item.attempt,
                 key: item.new.key.clone(),
-                time_limit_ms: item.new.time_limit_ms,
+                time_limit_ms: self.time_limit_ms(*id),
                 traceparent: item.new.traceparent.clone(),
                 payload: item.new.payload.clone(),
             }

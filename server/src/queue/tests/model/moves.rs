@@ -53,6 +53,7 @@ pub(super) enum Move {
     Redrive {
         queue: u8,
         max: u8,
+        ids: Option<Vec<u8>>,
     },
     Configure {
         queue: u8,
@@ -213,8 +214,9 @@ pub(super) fn moves() -> impl Strategy<Value = Move> {
             .prop_map(|(worker, counted)| Move::Revoke { worker, counted }),
         2 => (queue.clone(), control).prop_map(|(queue, control)| Move::Control { queue, control }),
         1 => (queue.clone(), any::<u8>()).prop_map(|(queue, id)| Move::Cancel { queue, id }),
-        2 => (queue.clone(), 0_u8..4).prop_map(|(queue, max)| Move::Redrive { queue, max }),
-        2 => (queue, 0_u8..6, any::<u8>())
+        2 => (queue.clone(), 0_u8..4, prop::option::of(prop::collection::vec(0_u8..30, 0..20)))
+            .prop_map(|(queue, max, ids)| Move::Redrive { queue, max, ids }),
+        2 => (queue, 0_u8..9, any::<u8>())
             .prop_map(|(queue, what, value)| Move::Configure { queue, what, value }),
         1 => Just(Move::Tick),
         6 => (0_u16..20_000).prop_map(|ms| Move::Pass { ms }),

@@ -4,7 +4,7 @@ use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{ItemId, NewItem, Pushed, SessionEnd, SessionId, WorkerName};
 
 use super::state::{Ended, Fate, Item, Queue, State};
-use crate::queue::{Refusal, Reply};
+use crate::queue::{Refusal, Reply, Selection};
 
 impl Queue {
     /// Rule 8: queue time passes by at most one heartbeat interval a step. Then what is due ends.
@@ -21,6 +21,9 @@ impl Queue {
         expired.sort_unstable();
         for (_, id) in expired {
             self.end_session(now_ms, id, SessionEnd::Expired, true);
+        }
+        if !self.is_over() && self.seals_at().is_some_and(|at| at <= self.queue_time) {
+            self.sealed = true;
         }
         for (end, id) in self.lease_ends() {
             if end <= self.queue_time {
@@ -109,12 +112,16 @@ impl Queue {
         Ok(Reply::Item(Box::new(self.item_view(id).unwrap())))
     }
 
-    pub(super) fn redrive(&mut self, max: usize) -> Result<Reply, Refusal> {
+    pub(super) fn redrive(&mut self, selection: &Selection) -> Result<Reply, Refusal> {
         self.refuse_if_over()?;
         let dead = self
             .numbered()
             .filter(|(_, item)| matches!(item.state, State::Dead { .. }));
-        let ids: Vec<_> = dead.map(|(id, _)| id).take(max).collect();
+        let dead = dead.map(|(id, _)| id);
+        let ids: Vec<_> = match selection {
+            Selection::First(max) => dead.take(*max).collect(),
+            Selection::Items(these) => dead.filter(|id| these.contains(id)).collect(),
+        };
         for id in &ids {
             (self.item(*id).attempts, self.item(*id).lost_attempts) = (0, 0);
             self.make_ready(*id);

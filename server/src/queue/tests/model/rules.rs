@@ -103,7 +103,9 @@ impl Model {
                 Ok(reply)
             }
             Command::Cancel { queue, id } => self.step(now, &queue, |queue| queue.cancel(id)),
-            Command::Redrive { queue, max } => self.step(now, &queue, |queue| queue.redrive(max)),
+            Command::Redrive { queue, selection } => {
+                self.step(now, &queue, |queue| queue.redrive(&selection))
+            }
             Command::Exchange {
                 queue: name,
                 request,
@@ -138,6 +140,7 @@ impl Model {
             let (phase, cause) = (EndPhase::Drained, EndCause::Drained);
             queue.end(now.ms(), phase, cause, StopOutcome::Success, None, None);
         }
+        queue.note_nothing_to_do();
         match reply? {
             Reply::Status(_) => Ok(Reply::Status(Box::new(queue.status()))),
             Reply::Exchange(mut reply) if queue.is_over() => {
@@ -264,10 +267,14 @@ impl Model {
     fn due_ms(queue: &Queue) -> Option<u64> {
         let sessions = queue.sessions.iter().map(|session| session.deadline);
         let leases = queue.lease_ends().into_iter().map(|(end, _)| end);
-        let next = sessions.chain(leases).min().map(|end| {
-            let left = end.saturating_sub(queue.queue_time);
-            queue.clock_ms + left.min(queue.settings.heartbeat_ms)
-        });
+        let next = sessions
+            .chain(leases)
+            .chain(queue.seals_at())
+            .min()
+            .map(|end| {
+                let left = end.saturating_sub(queue.queue_time);
+                queue.clock_ms + left.min(queue.settings.heartbeat_ms)
+            });
         [next, queue.first_due_ms(), queue.retained_until()]
             .into_iter()
             .flatten()
@@ -293,6 +300,9 @@ impl Model {
         let last_ms = self.last_ms;
         for queue in self.queues.values_mut() {
             queue.clock_ms = now_ms;
+            queue.idle_since = None;
+            queue.note_nothing_to_do();
+            let default_limit = queue.settings.time_limit_ms;
             let (time, session_ms) = (queue.queue_time, queue.settings.session_ms);
             for session in &mut queue.sessions {
                 session.deadline = time + session_ms;
@@ -303,12 +313,13 @@ impl Model {
             for item in &mut queue.items {
                 match &mut item.state {
                     State::Leased(Held {
-                        started: Some((at, length)),
+                        started: Some((at, length, limit)),
                         ..
                     }) => {
                         *at = time;
                         if from_snapshot {
                             *length = session_ms;
+                            *limit = item.new.time_limit_ms.or(default_limit);
                         }
                     }
                     // A replay ends the delays that were over before the last step.

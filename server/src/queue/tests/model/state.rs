@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use gangline_protocol::item::ResultView;
-use gangline_protocol::limits::PRIORITY_DEFAULT;
+use gangline_protocol::limits::{EXPLAIN_LEASES_MAX, PRIORITY_DEFAULT};
 use gangline_protocol::{
-    Certificate, Counts, EndCause, EndPhase, ItemId, ItemState, ItemView, LeaseNumber, NewItem,
-    Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId, SettleOutcome,
-    StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
+    Certificate, Counts, EndCause, EndPhase, HeldItem, ItemId, ItemState, ItemView, LeaseNumber,
+    NewItem, Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId,
+    SettleOutcome, StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::queue::command::DeadItem;
+use crate::queue::{Grounds, Took};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -25,8 +28,8 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) session: SessionId,
-    /// When it was started, in queue time, with the session length of that moment.
-    pub(super) started: Option<(u64, u64)>,
+    /// When it was started, in queue time, with the session length and the time limit of then.
+    pub(super) started: Option<(u64, u64, Option<u64>)>,
 }
 
 /// What became of an item's newest lease.
@@ -99,6 +102,8 @@ pub(super) struct Queue {
     pub(super) last_done_ms: Option<u64>,
     pub(super) queue_time: u64,
     pub(super) clock_ms: u64,
+    /// Since when there is nothing to do, in queue time, in a queue that had items.
+    pub(super) idle_since: Option<u64>,
 }
 
 impl Item {
@@ -168,6 +173,7 @@ impl Queue {
             last_done_ms: None,
             queue_time: 0,
             clock_ms: now_ms,
+            idle_since: None,
         }
     }
 
@@ -210,6 +216,30 @@ impl Queue {
         counts
     }
 
+    pub(super) fn time_limit_ms(&self, id: ItemId) -> Option<u64> {
+        let own = self.find(id)?.new.time_limit_ms;
+        own.or(self.settings.time_limit_ms)
+    }
+
+    pub(super) fn results_bytes(&self) -> u64 {
+        let results = self.results.iter();
+        results.map(|result| result.result.get().len() as u64).sum()
+    }
+
+    /// At the end of each step.
+    pub(super) fn note_nothing_to_do(&mut self) {
+        let idle = !self.items.is_empty() && self.counts().left() == 0;
+        self.idle_since = match self.idle_since {
+            _ if !idle || self.sealed || self.is_over() => None,
+            Some(since) => Some(since),
+            None => Some(self.queue_time),
+        };
+    }
+
+    pub(super) fn seals_at(&self) -> Option<u64> {
+        Some(self.idle_since? + self.settings.seal_when_idle_ms?)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.certificate.is_some()
     }
@@ -232,8 +262,8 @@ impl Queue {
                 let State::Leased(Held { started, .. }) = item.state else {
                     return None;
                 };
-                let (at, session_ms) = started?;
-                Some((at + item.new.time_limit_ms? + session_ms, id))
+                let (at, session_ms, limit_ms) = started?;
+                Some((at + limit_ms? + session_ms, id))
             })
             .collect();
         ends.sort_unstable();
@@ -322,6 +352,7 @@ impl Queue {
             key: item.new.key.clone(),
             payload: Some(item.new.payload.clone()),
             result: None,
+            took_ms: None,
             attempts: item.attempts,
             error: item.error.clone(),
             due_at: None,
@@ -355,6 +386,7 @@ impl Queue {
                 view.state = ItemState::Done;
                 let record = self.results.iter().find(|result| result.id == id).unwrap();
                 view.result = Some(record.result.clone());
+                view.took_ms = Some(record.took_ms);
                 (view.payload, view.error) = (None, None);
                 view.attempts = record.attempt;
             }
@@ -367,6 +399,69 @@ impl Queue {
             State::Abandoned => view.state = ItemState::Abandoned,
         }
         Some(view)
+    }
+
+    /// What the queue waits for, looked up item by item.
+    pub(super) fn grounds(&self) -> Grounds {
+        let mut oldest: Vec<HeldItem> = self
+            .numbered()
+            .filter_map(|(id, item)| {
+                let State::Leased(held) = item.state else {
+                    return None;
+                };
+                let mut sessions = self.sessions.iter();
+                let holder = sessions.find(|session| session.id == held.session)?;
+                Some(HeldItem {
+                    id,
+                    key: item.new.key.clone(),
+                    lease: LeaseNumber(item.lease),
+                    attempt: item.attempt,
+                    session: held.session,
+                    worker: holder.worker.clone(),
+                    since: Timestamp(item.leased_ms),
+                    held_ms: 0,
+                    slow: false,
+                })
+            })
+            .collect();
+        oldest.sort_by_key(|item| (item.since, item.id));
+        oldest.truncate(EXPLAIN_LEASES_MAX);
+        let mut took: Vec<u64> = self.results.iter().map(|result| result.took_ms).collect();
+        took.sort_unstable();
+        let middle = took.get(took.len().saturating_sub(1) / 2);
+        let mut ready = self
+            .numbered()
+            .filter(|(_, item)| item.state == State::Ready)
+            .peekable();
+        let only_alone = ready.peek().is_some() && ready.all(|(_, item)| item.alone);
+        Grounds {
+            status: self.status(),
+            next_due_ms: self.first_due_ms(),
+            // The one in the middle stands for all: no other is looked at.
+            took: middle.copied().map_or_else(Took::default, Took::of),
+            only_alone,
+            results_bytes: self.results_bytes(),
+            oldest,
+        }
+    }
+
+    /// What is dead, of what, and as it was pushed: of these the first 29.
+    pub(super) fn dead(&self) -> (Vec<DeadItem>, Vec<(ItemId, NewItem)>) {
+        let (mut dead, mut copies) = (Vec::new(), Vec::new());
+        for (id, item) in self.numbered() {
+            let State::Dead { since_ms } = item.state else {
+                continue;
+            };
+            let (error, since) = (item.error.clone(), Timestamp(since_ms));
+            dead.push(DeadItem { id, error, since });
+            if id.0 < 30 {
+                let mut copy = item.new.clone();
+                (copy.key, copy.delay_ms) = (None, None);
+                copy.priority = Some(item.priority());
+                copies.push((id, copy));
+            }
+        }
+        (dead, copies)
     }
 
     pub(super) fn worker_record(&self, name: WorkerName) -> WorkerRecord {

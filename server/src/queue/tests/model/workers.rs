@@ -136,7 +136,7 @@ impl Queue {
                 && let Some(Held { started: None, .. }) =
                     self.find(id).and_then(|item| item.held_by(session))
             {
-                let started = Some((queue_time, length));
+                let started = Some((queue_time, length, self.time_limit_ms(id)));
                 self.item(id).state = State::Leased(Held { session, started });
             }
         }

@@ -250,3 +250,23 @@ pub(crate) async fn the_digest_is_that_of_the_results(q: Queue) {
     let hex: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(over["digest"], hex);
 }
+
+pub(crate) async fn a_queue_that_is_idle_for_long_enough_seals_itself(q: Queue) {
+    let settings = json!({"sealWhenIdleMs": 300, "sessionMs": 1_000, "heartbeatMs": 100});
+    q.put(settings).await.ok();
+    assert_eq!(q.get("").await.ok()["phase"], "open");
+    q.push(&[json!(1)]).await;
+    let session = q.open("w", 1).await;
+    session.settle(0, json!({"outcome": "done"})).await;
+    let over = q.get("/wait?until=over&waitMs=40000").await.ok();
+    assert_eq!(
+        (&over["phase"], &over["counts"]["done"]),
+        (&json!("drained"), &json!(1))
+    );
+    let refused = q.post("/items", json!({"payload": 2})).await;
+    assert_eq!(refused.refused(409), "queue_over");
+    let settings = q
+        .put(json!({"sealWhenIdleMs": 30_u64 * 24 * 3_600_000 + 1}))
+        .await;
+    assert_eq!(settings.refused(400), "out_of_bounds");
+}

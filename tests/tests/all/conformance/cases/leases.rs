@@ -133,3 +133,49 @@ pub(crate) async fn max_leased_bounds_all_sessions_together(q: Queue) {
     );
     assert_eq!(reply.ok()["lease"]["items"].as_array().unwrap().len(), 1);
 }
+
+pub(crate) async fn full_results_hold_leases_back_until_more_are_allowed(q: Queue) {
+    q.put(json!({"resultsBytesMax": 8})).await.ok();
+    q.push(&[json!(1), json!(2), json!(3), json!(4)]).await;
+    let mut session = q.open("w", 3).await;
+    // What is leased is taken, however much it is.
+    for nth in 0..2 {
+        session
+            .settle(nth, json!({"outcome": "done", "result": "a result"}))
+            .await;
+    }
+    assert_eq!(
+        session.lease(1).await["lease"]["wait"]["reason"],
+        "results_full"
+    );
+    let explanation = q.get("/explain").await.ok();
+    let ready = &explanation["terms"][0];
+    assert_eq!(
+        (&ready["because"], &ready["trouble"]),
+        (&json!("results_full"), &json!(true))
+    );
+    let lease = json!({"number": 3, "max": 1, "waitMs": 20_000});
+    let (reply, _) = tokio::join!(
+        session.say(json!({"lease": lease})),
+        q.put(json!({"resultsBytesMax": 21}))
+    );
+    assert_eq!(reply.ok()["lease"]["items"][0]["payload"], 4);
+    assert_eq!(q.results("").await.len(), 2);
+    let settings = q.put(json!({"resultsBytesMax": 0})).await.ok();
+    assert_eq!(settings["settings"].get("resultsBytesMax"), None);
+}
+
+pub(crate) async fn the_time_limit_of_a_queue_is_that_of_items_without_one(q: Queue) {
+    q.put(json!({"timeLimitMs": 60_000})).await.ok();
+    q.push(&[json!(1)]).await;
+    q.post("/items", json!({"payload": 2, "timeLimitMs": 7_000}))
+        .await
+        .ok();
+    let session = q.open("w", 2).await;
+    let limits: Vec<_> = session
+        .items
+        .iter()
+        .map(|item| &item["timeLimitMs"])
+        .collect();
+    assert_eq!(limits, [&json!(60_000), &json!(7_000)]);
+}
