@@ -19,13 +19,16 @@
 //! done: see [`End`]. A worker that cannot go on says why on stderr. [`Client`] is for producers and for whoever watches.
 
 pub mod client;
+pub mod error;
 // Programs are waited for by pidfds, which only Linux has.
 #[cfg(target_os = "linux")]
 pub mod exec;
 pub mod item;
+pub mod retry;
 pub mod worker;
 
-pub use client::{Client, ClientError};
+pub use client::Client;
+pub use error::ClientError;
 pub use gangline_protocol as protocol;
 pub use gangline_protocol::StopOutcome;
 pub use item::{HandlerError, Item};

@@ -3,7 +3,6 @@
 //! One call is always held by the service while the session has leases, so that news (the end,
 //! a cancelled item) arrive at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use gangline_protocol::exchange::HeartbeatRequest;
@@ -12,10 +11,17 @@ use gangline_protocol::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Client, ClientError};
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::retry::Backoff;
 
-/// How long after a failed heartbeat the next one goes out.
-const RETRY: Duration = Duration::from_millis(200);
+/// How long after news the next heartbeat goes out, unless the worker has acted on them before.
+const AFTER_NEWS: Duration = Duration::from_millis(200);
+
+/// First and longest bound of the wait after a heartbeat that was not answered: several fit into
+/// the shortest session.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_millis(400);
 
 /// What the heartbeats are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +85,7 @@ async fn run(
     mut wanted: watch::Receiver<Option<Beat>>,
     news: &mpsc::UnboundedSender<News>,
 ) {
-    let client = Arc::new(client);
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
     loop {
         let beat = *wanted.borrow_and_update();
         let Some(beat) = beat else {
@@ -104,6 +110,7 @@ async fn run(
         };
         match reply {
             Ok(reply) => {
+                backoff.answered();
                 let mut heard = Vec::new();
                 if let Some(certificate) = reply.over {
                     heard.push(News::Over(Box::new(certificate)));
@@ -118,18 +125,19 @@ async fn run(
                 }
                 if !quiet {
                     // The worker acts on it and sets the next beat; until then once a moment.
-                    pause(&mut wanted).await;
+                    pause(&mut wanted, AFTER_NEWS).await;
                 }
             }
             Err(error) => {
                 tracing::debug!(%error, "a heartbeat was not answered");
-                pause(&mut wanted).await;
+                pause(&mut wanted, backoff.after(&error)).await;
             }
         }
     }
 }
 
-async fn pause(wanted: &mut watch::Receiver<Option<Beat>>) {
-    // Told otherwise meanwhile, the loop reads it at its top; gone, it sees that there.
-    let _ = tokio::time::timeout(RETRY, wanted.wait_for(Option::is_none)).await;
+/// Waits until another session is to be kept alive, or for so long.
+async fn pause(wanted: &mut watch::Receiver<Option<Beat>>, time: Duration) {
+    // Gone, the loop sees that at its top.
+    let _ = tokio::time::timeout(time, wanted.changed()).await;
 }
