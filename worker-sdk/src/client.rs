@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
     CreatedToken, ExchangeReply, ExchangeRequest, ItemId, ItemState, ItemView, JobReport, NewItem,
@@ -13,10 +12,11 @@ use gangline_protocol::{
     TokenView, WorkerName, WorkerRecord, WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{ClientError, check};
+use crate::transport::hold_of;
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,6 +32,12 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
+}
+
+/// A [`PushRequest`](gangline_protocol::PushRequest) of items that somebody else keeps.
+#[derive(Serialize)]
+struct Push<'a> {
+    items: &'a [NewItem],
 }
 
 #[derive(Deserialize)]
@@ -173,7 +179,7 @@ impl Client {
     pub async fn push(
         &self,
         queue: &QueueName,
-        items: Vec<NewItem>,
+        items: &[NewItem],
         idempotency_key: Option<&str>,
         seal: bool,
     ) -> Result<PushReply> {
@@ -182,7 +188,7 @@ impl Client {
         if let Some(key) = idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        self.call(request.json(&PushRequest { items })).await
+        self.call(request.json(&Push { items })).await
     }
 
     /// Pushes a stream of lines, each a [`NewItem`]; there is no bound on its length or time.
@@ -430,9 +436,7 @@ impl Client {
         queue: &QueueName,
         request: &ExchangeRequest,
     ) -> Result<ExchangeReply> {
-        let lease_ms = request.lease.map_or(0, |lease| lease.wait_ms);
-        let beat_ms = request.heartbeat.map_or(0, |beat| beat.hold_ms);
-        let hold = Duration::from_millis(lease_ms.max(beat_ms));
+        let hold = hold_of(request);
         let path = format!("/v1/queues/{queue}/exchange");
         self.call(self.request(Method::POST, &path, hold).json(request))
             .await

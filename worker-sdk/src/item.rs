@@ -4,8 +4,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gangline_protocol::{ItemId, ItemKey, Json, LeasedItem, NewItem, StopOutcome};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+/// Writes a value as JSON, as payloads and results are.
+///
+/// ```
+/// use gangline_worker::item::json;
+/// use gangline_worker::protocol::NewItem;
+///
+/// let item = NewItem::new(json(&["a", "b"])?);
+/// assert_eq!(item.payload.get(), r#"["a","b"]"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// When it has no form in JSON, as a map with keys that are no texts.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Json> {
+    serde_json::value::to_raw_value(value).map(Json::from)
+}
 
 /// One item, leased to this worker, with its payload parsed.
 #[derive(Debug)]

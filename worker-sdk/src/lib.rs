@@ -25,6 +25,8 @@ pub mod error;
 pub mod exec;
 pub mod item;
 pub mod retry;
+pub mod testing;
+pub mod transport;
 pub mod worker;
 
 pub use client::Client;

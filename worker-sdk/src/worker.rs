@@ -15,11 +15,11 @@ use futures::FutureExt;
 use gangline_protocol::{Certificate, InvalidId, Json, QueueName, StopOutcome, WorkerName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::item::{HandlerError, Item};
+use crate::item::{HandlerError, Item, json};
+use crate::transport::Transport;
 
 /// Most handlers at a time: the leases that one session may hold.
 const CONCURRENCY_MAX: usize = gangline_protocol::limits::SESSION_LEASES_MAX;
@@ -107,7 +107,7 @@ pub(crate) type Handler =
 /// Settings of a worker, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) client: Client,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) queue: QueueName,
     pub(crate) name: WorkerName,
     pub(crate) concurrency: usize,
@@ -143,18 +143,18 @@ impl Worker {
         }
     }
 
-    /// Sets a worker up on a client and a queue.
-    pub fn new(client: Client, queue: QueueName) -> Self {
+    /// Sets a worker up on a queue, which it reaches by a [`Client`] or another transport.
+    pub fn new(transport: impl Transport, queue: QueueName) -> Self {
         Self {
-            config: default_name().map(|name| Config::new(client, queue, name)),
+            config: default_name().map(|name| Config::new(Arc::new(transport), queue, name)),
         }
     }
 }
 
 impl Config {
-    fn new(client: Client, queue: QueueName, name: WorkerName) -> Self {
+    fn new(transport: Arc<dyn Transport>, queue: QueueName, name: WorkerName) -> Self {
         Self {
-            client,
+            transport,
             queue,
             name,
             concurrency: 1,
@@ -188,7 +188,7 @@ fn config_from_env() -> Result<Config, String> {
             .map_err(|error: InvalidId| format!("GANGLINE_WORKER: {error}"))?,
         None => default_name()?,
     };
-    let mut config = Config::new(client, queue, name);
+    let mut config = Config::new(Arc::new(client), queue, name);
     if let Some(seconds) = variable("GANGLINE_GRACE_SECONDS") {
         let seconds = seconds.parse().map_err(|_| {
             format!("GANGLINE_GRACE_SECONDS must be a whole number of seconds, got {seconds:?}")
@@ -331,11 +331,9 @@ impl<S: Clone + Send + Sync + 'static> WorkerWith<S> {
 
 fn as_json<R: Serialize, E: Into<HandlerError>>(result: Result<R, E>) -> Outcome {
     let value = result.map_err(Into::into)?;
-    RawValue::from_string(serde_json::to_string(&value).map_err(|error| {
+    json(&value).map_err(|error| {
         HandlerError::permanent(format!("the result cannot be written as JSON: {error}"))
-    })?)
-    .map(Arc::from)
-    .map_err(|error| HandlerError::permanent(format!("the result is no JSON: {error}")))
+    })
 }
 
 /// Runs a handler; a panic is a failure like any other, and the worker lives on.

@@ -11,9 +11,9 @@ use gangline_protocol::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::client::Client;
 use crate::error::ClientError;
 use crate::retry::Backoff;
+use crate::transport::Transport;
 
 /// How long after news the next heartbeat goes out, unless the worker has acted on them before.
 const AFTER_NEWS: Duration = Duration::from_millis(200);
@@ -47,12 +47,12 @@ pub(super) struct Heart {
 
 impl Heart {
     pub(super) fn start(
-        client: &Client,
+        transport: &dyn Transport,
         queue: QueueName,
         worker: WorkerName,
         news: mpsc::UnboundedSender<News>,
     ) -> Result<Self, ClientError> {
-        let client = client.separate()?;
+        let transport = transport.separate()?;
         let (beat, wanted) = watch::channel(None);
         let failed = |error: std::io::Error| {
             ClientError::Protocol(format!("cannot start the heartbeat's thread: {error}"))
@@ -63,7 +63,7 @@ impl Heart {
             .map_err(failed)?;
         std::thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || runtime.block_on(run(&client, &queue, &worker, wanted, &news)))
+            .spawn(move || runtime.block_on(run(&*transport, &queue, &worker, wanted, &news)))
             .map_err(failed)?;
         Ok(Self { beat })
     }
@@ -79,7 +79,7 @@ impl Heart {
 }
 
 async fn run(
-    client: &Client,
+    transport: &dyn Transport,
     queue: &QueueName,
     worker: &WorkerName,
     mut wanted: watch::Receiver<Option<Beat>>,
@@ -102,7 +102,7 @@ async fn run(
         });
         // A session that has changed wants its own heartbeat now.
         let reply = tokio::select! {
-            reply = client.exchange(queue, &request) => reply,
+            reply = transport.exchange(queue, &request) => reply,
             changed = wanted.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,

@@ -106,7 +106,7 @@ struct Leaving {
 pub(super) async fn run(config: Config, handler: Handler) -> End {
     let (news, mut heard) = mpsc::unbounded_channel();
     let heart = Heart::start(
-        &config.client,
+        &*config.transport,
         config.queue.clone(),
         config.name.clone(),
         news,
@@ -305,9 +305,10 @@ impl Pump {
     }
 
     fn call(&self, request: ExchangeRequest) -> Call {
-        let (client, queue) = (self.config.client.clone(), self.config.queue.clone());
+        let transport = self.config.transport.clone();
+        let queue = self.config.queue.clone();
         Box::pin(async move {
-            let reply = client.exchange(&queue, &request).await;
+            let reply = transport.exchange(&queue, &request).await;
             (request, reply)
         })
     }
@@ -526,8 +527,8 @@ impl Pump {
         gone.then(|| {
             let seconds = self.config.service_deadline.as_secs();
             End::ServiceLost(format!(
-                "the queue service at {} did not answer for {seconds} s",
-                self.config.client.url()
+                "{} did not answer for {seconds} s",
+                self.config.transport.peer()
             ))
         })
     }

@@ -49,7 +49,7 @@ async fn push(client: &Client, queue: &QueueName, items: Vec<NewItem>) -> Result
     let mut tries = 0;
     loop {
         tries += 1;
-        match client.push(queue, items.clone(), None, false).await {
+        match client.push(queue, &items, None, false).await {
             Ok(_) => return Ok(true),
             Err(error) if error.code() == Some(ErrorCode::QueueOver) => return Ok(false),
             // Every item has a key, so that the same push again adds nothing.
