@@ -81,6 +81,12 @@ impl<T> Item<T> {
         self.context.cancelled.cancelled().await;
     }
 
+    /// Tells whether the result is wanted no more, for handlers that look from time to time.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.context.cancelled.is_cancelled()
+    }
+
     /// Returns a token that is cancelled when the result is wanted no more.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
@@ -132,22 +138,31 @@ impl Item<Json> {
 }
 
 /// Why a handler has failed. Anything that can be shown becomes one that is tried again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HandlerError {
     pub(crate) text: String,
     pub(crate) permanent: bool,
     pub(crate) delay: Option<Duration>,
     pub(crate) stops: bool,
+    pub(crate) released: bool,
 }
 
 impl HandlerError {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self {
+            text: error.to_string(),
+            permanent: false,
+            delay: None,
+            stops: false,
+            released: false,
+        }
+    }
+
     /// The item is dead: no other attempt would end otherwise.
     pub fn permanent(error: impl std::fmt::Display) -> Self {
         Self {
-            text: error.to_string(),
             permanent: true,
-            delay: None,
-            stops: false,
+            ..Self::new(error)
         }
     }
 
@@ -162,21 +177,36 @@ impl HandlerError {
     /// Try again after `delay` instead of the queue's back-off.
     pub fn retry_after(error: impl std::fmt::Display, delay: Duration) -> Self {
         Self {
-            text: error.to_string(),
-            permanent: false,
             delay: Some(delay),
-            stops: false,
+            ..Self::new(error)
         }
+    }
+
+    /// The item is given back unworked: no attempt is counted, and it is ready at once, for this
+    /// worker as well as for others.
+    #[must_use]
+    pub fn released() -> Self {
+        Self {
+            released: true,
+            ..Self::new("given back unworked")
+        }
+    }
+
+    /// Returns what went wrong.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Tells whether the item is dead by it.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
     }
 }
 
 impl<E: std::fmt::Display> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self {
-            text: error.to_string(),
-            permanent: false,
-            delay: None,
-            stops: false,
-        }
+        Self::new(error)
     }
 }

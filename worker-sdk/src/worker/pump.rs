@@ -18,10 +18,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::end::end_of;
 use super::handling::{self, CANCEL_TIME, Finished};
 use super::heartbeat::{Beat, Heart, News};
 use super::signals::Signals;
-use super::{Config, End, Handler, end_of};
+use super::{Config, End, Handler};
 use crate::error::ClientError;
 use crate::item::Context;
 use crate::retry::{Backoff, random};
