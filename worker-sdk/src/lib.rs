@@ -24,6 +24,7 @@ pub mod error;
 #[cfg(target_os = "linux")]
 pub mod exec;
 pub mod item;
+pub mod producer;
 pub mod retry;
 pub mod testing;
 pub mod transport;
@@ -34,4 +35,5 @@ pub use error::ClientError;
 pub use gangline_protocol as protocol;
 pub use gangline_protocol::StopOutcome;
 pub use item::{HandlerError, Item};
+pub use producer::{Producer, ProducerSettings};
 pub use worker::{End, Worker};

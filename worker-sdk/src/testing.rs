@@ -239,6 +239,12 @@ impl MemoryQueue {
         self.state().exchanges
     }
 
+    /// Returns how many items each push has brought that was taken.
+    #[must_use]
+    pub fn push_sizes(&self) -> Vec<usize> {
+        self.state().push_sizes.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         let state = self.shared.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)

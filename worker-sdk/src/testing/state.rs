@@ -59,6 +59,7 @@ pub(super) struct State {
     pub(super) over: Option<Certificate>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) exchanges: u64,
+    pub(super) push_sizes: Vec<usize>,
     pub(super) faults: VecDeque<Fault>,
 }
 
@@ -80,6 +81,7 @@ impl State {
             over: None,
             attempts: Vec::new(),
             exchanges: 0,
+            push_sizes: Vec::new(),
             faults: VecDeque::new(),
         }
     }
@@ -166,6 +168,7 @@ impl State {
             }
         }
         let pushed: Vec<Pushed> = items.iter().map(|item| self.add(item.clone())).collect();
+        self.push_sizes.push(pushed.len());
         let duplicates = pushed.iter().filter(|one| one.duplicate).count() as u64;
         let reply = PushReply {
             uid: self.uid,
