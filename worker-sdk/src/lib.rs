@@ -37,3 +37,8 @@ pub use gangline_protocol::StopOutcome;
 pub use item::{HandlerError, Item};
 pub use producer::{Producer, ProducerSettings};
 pub use worker::{End, Worker};
+
+/// The guide's programs, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/workers.md")]
+mod guide {}
