@@ -16,7 +16,12 @@
 //! ```
 //!
 //! The exit code says what has happened, since a Pod that exits 0 tells its Job that all is
-//! done: see [`End`]. A worker that cannot go on says why on stderr. [`Client`] is for producers and for whoever watches.
+//! done: see [`End`]. A worker that cannot go on says why on stderr.
+//!
+//! Handlers are async functions ([`Worker::run`]), ones that block or compute
+//! ([`Worker::run_blocking`]), or take many items at once ([`Worker::run_batch`]). [`Producer`]
+//! fills a queue, [`Client`] has every other call, and [`testing`] runs all of them without a
+//! service. `docs/workers.md` shows each in a whole program.
 
 pub mod client;
 pub mod error;
