@@ -1,78 +1,29 @@
-//! The queue API as methods. One request a call: retrying is the caller's.
+//! The queue API as methods. One request a call: [`until_answered`](crate::retry::until_answered)
+//! repeats one that was not answered.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use gangline_protocol::item::PushRequest;
 use gangline_protocol::queue::{RevokeRequest, StopRequest};
 use gangline_protocol::{
-    CreatedToken, DeadItems, ErrorCode, ExchangeReply, ExchangeRequest, Explanation, ItemId,
-    ItemState, ItemView, JobReport, NewItem, Problem, PushReply, QueueName, QueueStatus,
-    RedriveRequest, Redriven, SettingsPatch, StopOutcome, TokenId, TokenRequest, TokenView,
-    WorkerName, WorkerRecord, WorkerView,
+    CreatedToken, DeadItems, ExchangeReply, ExchangeRequest, Explanation, ItemId, ItemState,
+    ItemView, JobReport, NewItem, PushReply, QueueName, QueueStatus, RedriveRequest, Redriven,
+    SettingsPatch, StopOutcome, TokenId, TokenRequest, TokenView, WorkerName, WorkerRecord,
+    WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ClientError, check};
+use crate::transport::hold_of;
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take beyond the time for which it was asked to be held.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why a call has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The service refuses it; nothing has changed.
-    #[error("{}", .0.detail)]
-    Refused(Box<Problem>),
-    /// The credentials are missing, unknown, or not enough.
-    #[error("{}", .0.detail)]
-    Unauthorized(Box<Problem>),
-    /// The service cannot be reached, or is busy; the call may have taken effect, and may be
-    /// sent again.
-    #[error("the queue service does not answer: {0}")]
-    Unavailable(String),
-    /// What answered is no Gangline service, or one that speaks otherwise.
-    #[error("the queue service gave an answer that is not understood: {0}")]
-    Protocol(String),
-}
-
-impl ClientError {
-    /// Tells whether the same call may succeed later.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
-
-    /// Returns the code of a refusal.
-    #[must_use]
-    pub fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Refused(problem) | Self::Unauthorized(problem) => Some(problem.code),
-            Self::Unavailable(_) | Self::Protocol(_) => None,
-        }
-    }
-}
-
-impl From<reqwest::Error> for ClientError {
-    fn from(error: reqwest::Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(inner) = cause {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
-            cause = inner.source();
-        }
-        if error.is_builder() {
-            Self::Protocol(text)
-        } else {
-            Self::Unavailable(text)
-        }
-    }
-}
 
 type Result<T> = std::result::Result<T, ClientError>;
 
@@ -82,6 +33,12 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
+}
+
+/// A [`PushRequest`](gangline_protocol::PushRequest) of items that somebody else keeps.
+#[derive(Serialize)]
+struct Push<'a> {
+    items: &'a [NewItem],
 }
 
 #[derive(Deserialize)]
@@ -229,7 +186,7 @@ impl Client {
     pub async fn push(
         &self,
         queue: &QueueName,
-        items: Vec<NewItem>,
+        items: &[NewItem],
         idempotency_key: Option<&str>,
         seal: bool,
     ) -> Result<PushReply> {
@@ -238,7 +195,7 @@ impl Client {
         if let Some(key) = idempotency_key {
             request = request.header("idempotency-key", key);
         }
-        self.call(request.json(&PushRequest { items })).await
+        self.call(request.json(&Push { items })).await
     }
 
     /// Pushes a stream of lines, each a [`NewItem`]; there is no bound on its length or time.
@@ -524,38 +481,9 @@ impl Client {
         queue: &QueueName,
         request: &ExchangeRequest,
     ) -> Result<ExchangeReply> {
-        let lease_ms = request.lease.map_or(0, |lease| lease.wait_ms);
-        let beat_ms = request.heartbeat.map_or(0, |beat| beat.hold_ms);
-        let hold = Duration::from_millis(lease_ms.max(beat_ms));
+        let hold = hold_of(request);
         let path = format!("/v1/queues/{queue}/exchange");
         self.call(self.request(Method::POST, &path, hold).json(request))
             .await
     }
-}
-
-/// Turns error replies into errors.
-async fn check(response: Response) -> Result<Response> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let body = response.bytes().await?;
-    let problem: Problem = match serde_json::from_slice(&body) {
-        Ok(problem) => problem,
-        Err(_) if status.is_server_error() => {
-            return Err(ClientError::Unavailable(format!("HTTP status {status}")));
-        }
-        Err(_) => return Err(ClientError::Protocol(format!("HTTP status {status}"))),
-    };
-    Err(match problem.code {
-        ErrorCode::Unauthenticated | ErrorCode::Forbidden => {
-            ClientError::Unauthorized(Box::new(problem))
-        }
-        // A busy namespace is one that may be asked again, too.
-        ErrorCode::Unavailable
-        | ErrorCode::Internal
-        | ErrorCode::TooManyRequests
-        | ErrorCode::RequestTimeout => ClientError::Unavailable(problem.detail),
-        _ => ClientError::Refused(Box::new(problem)),
-    })
 }

@@ -4,8 +4,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gangline_protocol::{ItemId, ItemKey, Json, LeasedItem, NewItem, StopOutcome};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+/// Writes a value as JSON, as payloads and results are.
+///
+/// ```
+/// use gangline_worker::item::json;
+/// use gangline_worker::protocol::NewItem;
+///
+/// let item = NewItem::new(json(&["a", "b"])?);
+/// assert_eq!(item.payload.get(), r#"["a","b"]"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// When it has no form in JSON, as a map with keys that are no texts.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Json> {
+    serde_json::value::to_raw_value(value).map(Json::from)
+}
 
 /// One item, leased to this worker, with its payload parsed.
 #[derive(Debug)]
@@ -62,6 +81,12 @@ impl<T> Item<T> {
         self.context.cancelled.cancelled().await;
     }
 
+    /// Tells whether the result is wanted no more, for handlers that look from time to time.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.context.cancelled.is_cancelled()
+    }
+
     /// Returns a token that is cancelled when the result is wanted no more.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
@@ -113,22 +138,31 @@ impl Item<Json> {
 }
 
 /// Why a handler has failed. Anything that can be shown becomes one that is tried again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HandlerError {
     pub(crate) text: String,
     pub(crate) permanent: bool,
     pub(crate) delay: Option<Duration>,
     pub(crate) stops: bool,
+    pub(crate) released: bool,
 }
 
 impl HandlerError {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self {
+            text: error.to_string(),
+            permanent: false,
+            delay: None,
+            stops: false,
+            released: false,
+        }
+    }
+
     /// The item is dead: no other attempt would end otherwise.
     pub fn permanent(error: impl std::fmt::Display) -> Self {
         Self {
-            text: error.to_string(),
             permanent: true,
-            delay: None,
-            stops: false,
+            ..Self::new(error)
         }
     }
 
@@ -143,21 +177,36 @@ impl HandlerError {
     /// Try again after `delay` instead of the queue's back-off.
     pub fn retry_after(error: impl std::fmt::Display, delay: Duration) -> Self {
         Self {
-            text: error.to_string(),
-            permanent: false,
             delay: Some(delay),
-            stops: false,
+            ..Self::new(error)
         }
+    }
+
+    /// The item is given back unworked: no attempt is counted, and it is ready at once, for this
+    /// worker as well as for others.
+    #[must_use]
+    pub fn released() -> Self {
+        Self {
+            released: true,
+            ..Self::new("given back unworked")
+        }
+    }
+
+    /// Returns what went wrong.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Tells whether the item is dead by it.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
     }
 }
 
 impl<E: std::fmt::Display> From<E> for HandlerError {
     fn from(error: E) -> Self {
-        Self {
-            text: error.to_string(),
-            permanent: false,
-            delay: None,
-            stops: false,
-        }
+        Self::new(error)
     }
 }

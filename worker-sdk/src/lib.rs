@@ -16,17 +16,34 @@
 //! ```
 //!
 //! The exit code says what has happened, since a Pod that exits 0 tells its Job that all is
-//! done: see [`End`]. A worker that cannot go on says why on stderr. [`Client`] is for producers and for whoever watches.
+//! done: see [`End`]. A worker that cannot go on says why on stderr.
+//!
+//! Handlers are async functions ([`Worker::run`]), ones that block or compute
+//! ([`Worker::run_blocking`]), or take many items at once ([`Worker::run_batch`]). [`Producer`]
+//! fills a queue, [`Client`] has every other call, and [`testing`] runs all of them without a
+//! service. `docs/workers.md` shows each in a whole program.
 
 pub mod client;
+pub mod error;
 // Programs are waited for by pidfds, which only Linux has.
 #[cfg(target_os = "linux")]
 pub mod exec;
 pub mod item;
+pub mod producer;
+pub mod retry;
+pub mod testing;
+pub mod transport;
 pub mod worker;
 
-pub use client::{Client, ClientError};
+pub use client::Client;
+pub use error::ClientError;
 pub use gangline_protocol as protocol;
 pub use gangline_protocol::StopOutcome;
 pub use item::{HandlerError, Item};
+pub use producer::{Producer, ProducerSettings};
 pub use worker::{End, Worker};
+
+/// The guide's programs, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/workers.md")]
+mod guide {}

@@ -1,103 +1,37 @@
 //! A worker: takes items from one queue until the queue is over.
 
+mod batch;
+mod blocking;
+mod end;
 mod handling;
 mod heartbeat;
 mod pump;
 mod signals;
+mod wrap;
 
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use gangline_protocol::{Certificate, InvalidId, Json, QueueName, StopOutcome, WorkerName};
+use gangline_protocol::{InvalidId, Json, QueueName, WorkerName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
-use crate::client::{Client, ClientError};
-use crate::item::{HandlerError, Item};
+use crate::client::Client;
+use crate::item::{HandlerError, Item, json};
+use crate::transport::Transport;
+use batch::Batches;
+pub use end::End;
+use end::exit;
+pub use wrap::Next;
+use wrap::Wrap;
 
 /// Most handlers at a time: the leases that one session may hold.
 const CONCURRENCY_MAX: usize = gangline_protocol::limits::SESSION_LEASES_MAX;
 
-/// How a worker has ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum End {
-    /// The queue is over.
-    Over(Box<Certificate>),
-    /// Told to go (SIGTERM) before the queue was over.
-    Terminated,
-    /// Interrupted (SIGINT) before the queue was over.
-    Interrupted,
-    /// The service did not answer for too long, and nothing undelivered was in hand.
-    ServiceLost(String),
-    /// The service refuses the credentials.
-    CredentialsRefused(String),
-    /// The worker was set up in a way that cannot work.
-    Misconfigured(String),
-}
-
-impl End {
-    /// Returns the exit code that tells it: 0 only when the whole job is done.
-    #[must_use]
-    pub fn code(&self) -> u8 {
-        match self {
-            Self::Over(certificate) => match certificate.outcome {
-                StopOutcome::Success => 0,
-                StopOutcome::Failure => 70,
-            },
-            Self::Terminated => 143,
-            Self::Interrupted => 130,
-            Self::ServiceLost(_) => 69,
-            Self::CredentialsRefused(_) => 77,
-            Self::Misconfigured(_) => 2,
-        }
-    }
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Over(certificate) => {
-                let Certificate { queue, outcome, .. } = &**certificate;
-                let outcome = match outcome {
-                    StopOutcome::Success => "success",
-                    StopOutcome::Failure => "failure",
-                };
-                write!(f, "the queue {queue} is over, with {outcome}")
-            }
-            Self::Terminated => f.write_str("told to go before the queue was over"),
-            Self::Interrupted => f.write_str("interrupted before the queue was over"),
-            Self::ServiceLost(text)
-            | Self::CredentialsRefused(text)
-            | Self::Misconfigured(text) => f.write_str(text),
-        }
-    }
-}
-
-/// Says on stderr why a worker ends, where nothing else would.
-#[expect(
-    clippy::print_stderr,
-    reason = "the exit code alone would leave its user guessing"
-)]
-fn exit(end: End) -> ExitCode {
-    if end.code() != 0 {
-        eprintln!("worker: {end}");
-    }
-    end.into()
-}
-
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
-        end.code().into()
-    }
-}
-
 /// What a handler made of an item: JSON, or why not.
-pub(crate) type Outcome = Result<Json, HandlerError>;
+pub type Outcome = Result<Json, HandlerError>;
 
 /// Any handler, with types erased.
 pub(crate) type Handler =
@@ -106,7 +40,7 @@ pub(crate) type Handler =
 /// Settings of a worker, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
-    pub(crate) client: Client,
+    pub(crate) transport: Arc<dyn Transport>,
     pub(crate) queue: QueueName,
     pub(crate) name: WorkerName,
     pub(crate) concurrency: usize,
@@ -120,6 +54,7 @@ pub(crate) struct Config {
 #[must_use = "a worker does nothing until it is run"]
 pub struct Worker {
     config: Result<Config, String>,
+    wraps: Vec<Wrap>,
 }
 
 /// A worker whose handlers get a state, made by [`Worker::state`].
@@ -139,21 +74,23 @@ impl Worker {
     pub fn from_env() -> Self {
         Self {
             config: config_from_env(),
+            wraps: Vec::new(),
         }
     }
 
-    /// Sets a worker up on a client and a queue.
-    pub fn new(client: Client, queue: QueueName) -> Self {
+    /// Sets a worker up on a queue, which it reaches by a [`Client`] or another transport.
+    pub fn new(transport: impl Transport, queue: QueueName) -> Self {
         Self {
-            config: default_name().map(|name| Config::new(client, queue, name)),
+            config: default_name().map(|name| Config::new(Arc::new(transport), queue, name)),
+            wraps: Vec::new(),
         }
     }
 }
 
 impl Config {
-    fn new(client: Client, queue: QueueName, name: WorkerName) -> Self {
+    fn new(transport: Arc<dyn Transport>, queue: QueueName, name: WorkerName) -> Self {
         Self {
-            client,
+            transport,
             queue,
             name,
             concurrency: 1,
@@ -187,7 +124,7 @@ fn config_from_env() -> Result<Config, String> {
             .map_err(|error: InvalidId| format!("GANGLINE_WORKER: {error}"))?,
         None => default_name()?,
     };
-    let mut config = Config::new(client, queue, name);
+    let mut config = Config::new(Arc::new(client), queue, name);
     if let Some(seconds) = variable("GANGLINE_GRACE_SECONDS") {
         let seconds = seconds.parse().map_err(|_| {
             format!("GANGLINE_GRACE_SECONDS must be a whole number of seconds, got {seconds:?}")
@@ -252,7 +189,95 @@ impl Worker {
         self
     }
 
-    /// Hands a clone of `state` to every handler, as its second argument.
+    /// Puts `wrap` around every handler: it gets each item before the handler does, and the outcome
+    /// before it is recorded. The first that is added is the outermost. Around batches it is run
+    /// for each item.
+    ///
+    /// ```
+    /// use gangline_worker::protocol::Json;
+    /// use gangline_worker::testing::MemoryQueue;
+    /// use gangline_worker::worker::Next;
+    /// use gangline_worker::{HandlerError, Item};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let queue = MemoryQueue::of(["a", "b"]);
+    /// let worker = queue.worker().wrap(|item: Item<Json>, next: Next| async move {
+    ///     let (id, began) = (item.id, tokio::time::Instant::now());
+    ///     let outcome = next.run(item).await;
+    ///     println!("item {id} took {:?}: {}", began.elapsed(), match &outcome {
+    ///         Ok(result) => result.get(),
+    ///         Err(error) => error.text(),
+    ///     });
+    ///     outcome
+    /// });
+    /// let end = worker
+    ///     .run_until_over(|item: Item<String>| async move { Ok::<_, HandlerError>(item.payload) })
+    ///     .await;
+    /// assert_eq!(end.code(), 0);
+    /// # }
+    /// ```
+    pub fn wrap<F>(mut self, wrap: impl Fn(Item<Json>, Next) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        self.wraps.push(Wrap::new(wrap));
+        self
+    }
+
+    /// Hands a clone of `state` to every handler, as its second argument: what is dear to make and
+    /// cheap to clone, as a pool of connections, a client, or anything in an `Arc`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use gangline_worker::testing::MemoryQueue;
+    /// use gangline_worker::{HandlerError, Item};
+    /// use tokio::sync::{Mutex, Semaphore};
+    ///
+    /// /// At most so many connections, which all handlers share.
+    /// struct Pool {
+    ///     free: Semaphore,
+    ///     connections: Mutex<Vec<Connection>>,
+    /// }
+    ///
+    /// struct Connection;
+    ///
+    /// impl Connection {
+    ///     async fn look_up(&self, name: &str) -> Result<usize, std::io::Error> {
+    ///         Ok(name.len())
+    ///     }
+    /// }
+    ///
+    /// impl Pool {
+    ///     async fn look_up(&self, name: &str) -> Result<usize, HandlerError> {
+    ///         let _permit = self.free.acquire().await?;
+    ///         let taken = self.connections.lock().await.pop();
+    ///         let connection = taken.unwrap_or(Connection);
+    ///         let found = connection.look_up(name).await;
+    ///         self.connections.lock().await.push(connection);
+    ///         Ok(found?)
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let pool = Arc::new(Pool {
+    ///     free: Semaphore::new(2),
+    ///     connections: Mutex::default(),
+    /// });
+    /// let queue = MemoryQueue::of(["ann", "bob", "charles"]);
+    /// let end = queue
+    ///     .worker()
+    ///     .concurrency(8)
+    ///     .state(pool)
+    ///     .run_until_over(|item: Item<String>, pool| async move {
+    ///         pool.look_up(&item.payload).await
+    ///     })
+    ///     .await;
+    /// assert_eq!(end.code(), 0);
+    /// # }
+    /// ```
     pub fn state<S: Clone + Send + Sync + 'static>(self, state: S) -> WorkerWith<S> {
         WorkerWith {
             worker: self,
@@ -290,10 +315,119 @@ impl Worker {
         .await
     }
 
+    /// Runs a handler of up to `max` items at once, until the queue is over; a batch that is not
+    /// full goes `max_wait` after its first item came. The handler returns one outcome an item, in
+    /// their order, and each item is settled by its own. [`concurrency`](Self::concurrency) is the
+    /// number of batches at a time. An item's time limit includes its wait for the batch.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use gangline_worker::{HandlerError, Item, Worker};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> std::process::ExitCode {
+    ///     Worker::from_env()
+    ///         .run_batch(64, Duration::from_millis(50), |items: Vec<Item<String>>| async move {
+    ///             // One call of something that is faster with many.
+    ///             let lengths = items.iter().map(|item| item.payload.len());
+    ///             lengths.map(Ok::<_, HandlerError>).collect()
+    ///         })
+    ///         .await
+    /// }
+    /// ```
+    pub async fn run_batch<T, R, E, F, H>(
+        self,
+        max: usize,
+        max_wait: Duration,
+        handler: H,
+    ) -> ExitCode
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
+        E: Into<HandlerError> + 'static,
+        F: Future<Output = Vec<Result<R, E>>> + Send + 'static,
+        H: Fn(Vec<Item<T>>) -> F + Send + Sync + 'static,
+    {
+        exit(self.run_batch_until_over(max, max_wait, handler).await)
+    }
+
+    /// As [`run_batch`](Self::run_batch), but returns how it went.
+    pub async fn run_batch_until_over<T, R, E, F, H>(
+        mut self,
+        max: usize,
+        max_wait: Duration,
+        handler: H,
+    ) -> End
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
+        E: Into<HandlerError> + 'static,
+        F: Future<Output = Vec<Result<R, E>>> + Send + 'static,
+        H: Fn(Vec<Item<T>>) -> F + Send + Sync + 'static,
+    {
+        let batches = match &mut self.config {
+            Ok(config) => Batches::of(config, max, max_wait),
+            Err(text) => Err(std::mem::take(text)),
+        };
+        match batches {
+            Ok(batches) => self.run_raw(batch::handler_of(batches, handler)).await,
+            Err(text) => End::Misconfigured(text),
+        }
+    }
+
+    /// Runs a handler that blocks or computes, until the queue is over: each on a thread of its
+    /// own, so that neither heartbeats nor other handlers wait for it. One that heeds neither its
+    /// time limit nor [`Item::is_cancelled`] is left behind and does not keep the program from
+    /// ending.
+    ///
+    /// ```no_run
+    /// use gangline_worker::{Item, Worker};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> std::process::ExitCode {
+    ///     Worker::from_env()
+    ///         .concurrency(4)
+    ///         .run_blocking(|item: Item<u64>| {
+    ///             let mut sum = 0_u64;
+    ///             for number in 0..item.payload {
+    ///                 if number % 4_096 == 0 && item.is_cancelled() {
+    ///                     return Err("the sum is not wanted any more");
+    ///                 }
+    ///                 sum = sum.wrapping_add(number);
+    ///             }
+    ///             Ok(sum)
+    ///         })
+    ///         .await
+    /// }
+    /// ```
+    pub async fn run_blocking<T, R, E, H>(self, handler: H) -> ExitCode
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize,
+        E: Into<HandlerError>,
+        H: Fn(Item<T>) -> Result<R, E> + Send + Sync + 'static,
+    {
+        exit(self.run_blocking_until_over(handler).await)
+    }
+
+    /// As [`run_blocking`](Self::run_blocking), but returns how it went.
+    pub async fn run_blocking_until_over<T, R, E, H>(self, handler: H) -> End
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize,
+        E: Into<HandlerError>,
+        H: Fn(Item<T>) -> Result<R, E> + Send + Sync + 'static,
+    {
+        self.run_raw(blocking::handler_of(handler)).await
+    }
+
     /// Runs a handler that takes and gives JSON as it is.
     pub(crate) async fn run_raw(self, handler: Handler) -> End {
-        match self.config {
-            Ok(config) => pump::run(config, handler).await,
+        let Self { config, wraps } = self;
+        match config {
+            // The first of them is the outermost.
+            Ok(config) => pump::run(config, wraps.into_iter().rfold(handler, Wrap::around)).await,
             Err(text) => End::Misconfigured(text),
         }
     }
@@ -326,37 +460,76 @@ impl<S: Clone + Send + Sync + 'static> WorkerWith<S> {
             .run_until_over(move |item| handler(item, state.clone()))
             .await
     }
+
+    /// As [`Worker::run_batch`]; a batch gets one clone of the state.
+    pub async fn run_batch<T, R, E, F, H>(
+        self,
+        max: usize,
+        max_wait: Duration,
+        handler: H,
+    ) -> ExitCode
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
+        E: Into<HandlerError> + 'static,
+        F: Future<Output = Vec<Result<R, E>>> + Send + 'static,
+        H: Fn(Vec<Item<T>>, S) -> F + Send + Sync + 'static,
+    {
+        exit(self.run_batch_until_over(max, max_wait, handler).await)
+    }
+
+    /// As [`Worker::run_batch_until_over`]; a batch gets one clone of the state.
+    pub async fn run_batch_until_over<T, R, E, F, H>(
+        self,
+        max: usize,
+        max_wait: Duration,
+        handler: H,
+    ) -> End
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize + 'static,
+        E: Into<HandlerError> + 'static,
+        F: Future<Output = Vec<Result<R, E>>> + Send + 'static,
+        H: Fn(Vec<Item<T>>, S) -> F + Send + Sync + 'static,
+    {
+        let Self { worker, state } = self;
+        worker
+            .run_batch_until_over(max, max_wait, move |items| handler(items, state.clone()))
+            .await
+    }
+
+    /// As [`Worker::run_blocking`].
+    pub async fn run_blocking<T, R, E, H>(self, handler: H) -> ExitCode
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize,
+        E: Into<HandlerError>,
+        H: Fn(Item<T>, S) -> Result<R, E> + Send + Sync + 'static,
+    {
+        exit(self.run_blocking_until_over(handler).await)
+    }
+
+    /// As [`Worker::run_blocking_until_over`].
+    pub async fn run_blocking_until_over<T, R, E, H>(self, handler: H) -> End
+    where
+        T: DeserializeOwned + Send + 'static,
+        R: Serialize,
+        E: Into<HandlerError>,
+        H: Fn(Item<T>, S) -> Result<R, E> + Send + Sync + 'static,
+    {
+        let Self { worker, state } = self;
+        worker
+            .run_blocking_until_over(move |item| handler(item, state.clone()))
+            .await
+    }
 }
 
 fn as_json<R: Serialize, E: Into<HandlerError>>(result: Result<R, E>) -> Outcome {
     let value = result.map_err(Into::into)?;
-    RawValue::from_string(serde_json::to_string(&value).map_err(|error| {
+    json(&value).map_err(|error| {
         HandlerError::permanent(format!("the result cannot be written as JSON: {error}"))
-    })?)
-    .map(Arc::from)
-    .map_err(|error| HandlerError::permanent(format!("the result is no JSON: {error}")))
-}
-
-/// Runs a handler; a panic is a failure like any other, and the worker lives on.
-pub(crate) async fn guarded(handler: Handler, item: Item<Json>) -> Outcome {
-    let caught = AssertUnwindSafe(async move { handler(item).await }).catch_unwind();
-    caught.await.unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| panic.downcast_ref::<String>().cloned());
-        let text = text.unwrap_or_else(|| "without a message".into());
-        Err(format!("the handler panicked: {text}").into())
     })
 }
 
-/// What ends a worker among the errors of its calls.
-pub(crate) fn end_of(error: &ClientError) -> Option<End> {
-    match error {
-        ClientError::Unavailable(_) => None,
-        ClientError::Unauthorized(_) => Some(End::CredentialsRefused(error.to_string())),
-        ClientError::Refused(_) | ClientError::Protocol(_) => {
-            Some(End::Misconfigured(error.to_string()))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -29,13 +29,20 @@ impl ConnectArgs {
 
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Self {
-        match &error {
-            ClientError::Refused(_) => Self::new(Kind::Failed, error),
-            ClientError::Unauthorized(_) => Self::new(Kind::Credentials, error)
+        Self::from_call(&error, &error)
+    }
+}
+
+impl Error {
+    /// Says `text` of a call that has failed, with what is known of such errors.
+    pub(crate) fn from_call(error: &ClientError, text: impl std::fmt::Display) -> Self {
+        match error {
+            ClientError::Refused(_) => Self::new(Kind::Failed, text),
+            ClientError::Unauthorized(_) => Self::new(Kind::Credentials, text)
                 .hint("--token-file FILE, or GANGLINE_TOKEN in the environment"),
-            ClientError::Unavailable(_) => Self::new(Kind::ServiceLost, error)
+            ClientError::Unavailable(_) => Self::new(Kind::ServiceLost, text)
                 .hint("is it running? gangline server starts one; --url says where it is"),
-            ClientError::Protocol(_) => Self::new(Kind::ServiceLost, error),
+            ClientError::Protocol(_) => Self::new(Kind::ServiceLost, text),
         }
     }
 }

@@ -26,39 +26,27 @@ async fn main() -> ExitCode {
         _ => return usage(),
     };
     Worker::from_env()
-        .run(move |item: Item<u64>| look_through(item, zeros, block))
+        .run_blocking(move |item: Item<u64>| look_through(&item, zeros, block))
         .await
 }
 
 /// Looks through one block of numbers; item `n` is the `n`-th block, from 1.
-async fn look_through(
-    item: Item<u64>,
-    zeros: u64,
-    block: u64,
-) -> Result<Option<Found>, HandlerError> {
-    let cancelled = item.cancellation();
+fn look_through(item: &Item<u64>, zeros: u64, block: u64) -> Result<Option<Found>, HandlerError> {
     let first = item.payload.saturating_sub(1).saturating_mul(block);
-    // Plain computing, on a thread of its own.
-    let search = tokio::task::spawn_blocking(move || {
-        for number in first..first.saturating_add(block) {
-            if number % LOOK_EACH == 0 && cancelled.is_cancelled() {
-                return Err("the search is over");
-            }
-            let hash = Sha256::digest(number.to_string().as_bytes());
-            let sha256: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            if sha256.bytes().take_while(|digit| *digit == b'0').count() as u64 >= zeros {
-                return Ok(Some(Found { number, sha256 }));
-            }
+    for number in first..first.saturating_add(block) {
+        if number % LOOK_EACH == 0 && item.is_cancelled() {
+            return Err("the search is over".into());
         }
-        Ok(None)
-    });
-    let found = search.await.map_err(HandlerError::permanent)??;
-    if found.is_some() {
-        // Recorded in one step with the result: from here on nobody starts another block, and
-        // whoever is in the middle of one is told to stop.
-        item.stop(StopOutcome::Success);
+        let hash = Sha256::digest(number.to_string().as_bytes());
+        let sha256: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        if sha256.bytes().take_while(|digit| *digit == b'0').count() as u64 >= zeros {
+            // Recorded in one step with the result: from here on nobody starts another block, and
+            // whoever is in the middle of one is told to stop.
+            item.stop(StopOutcome::Success);
+            return Ok(Some(Found { number, sha256 }));
+        }
     }
-    Ok(found)
+    Ok(None)
 }
 
 #[expect(clippy::print_stderr, reason = "this is how a program says its usage")]

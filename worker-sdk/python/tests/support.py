@@ -26,6 +26,27 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 TOKEN = "a-token-for-tests"
 DEADLINE = 60.0
 
+DOUBLE = """
+    from gangline import Worker
+    for item in Worker.from_env():
+        item.done(item.payload * 2)
+    print("after the loop")
+"""
+
+SLOW = """
+    import sys, time
+    from gangline import Worker
+    for item in Worker.from_env():
+        print("begun", flush=True)
+        end = time.monotonic() + float(item.payload)
+        while time.monotonic() < end and not item.cancelled:
+            time.sleep(0.02)
+        if item.cancelled:
+            item.retry("cut short")
+        else:
+            item.done("slept")
+"""
+
 
 def binary() -> str:
     """The server's binary, built before: ``GANGLINE_BIN``, or that of the debug build."""
@@ -251,4 +272,4 @@ class WithServer(unittest.TestCase):
         return proxy
 
 
-__all__ = ["Program", "Proxy", "Server", "TOKEN", "WithServer", "runs", "signal", "until"]
+__all__ = ["DOUBLE", "Program", "Proxy", "SLOW", "Server", "TOKEN", "WithServer", "runs", "signal", "until"]

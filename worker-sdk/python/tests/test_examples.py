@@ -13,17 +13,20 @@ from pathlib import Path
 from .support import DEADLINE, ROOT, SOURCE, TOKEN, WithServer
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+GUIDE = ROOT / "docs" / "workers.md"
+DOCUMENTS = (README, GUIDE)
 COUNT_WORDS = ROOT / "examples" / "count-words-python" / "count_words.py"
 
 
 def blocks(kind: str) -> list[str]:
-    """The programs of the README that begin with ``# kind``."""
-    return re.findall(rf"```python\n(# {kind}\n.*?)```", README.read_text(), re.DOTALL)
+    """The programs of the documents that begin with ``# kind``."""
+    text = "".join(document.read_text() for document in DOCUMENTS)
+    return re.findall(rf"```python\n(# {kind}\n.*?)```", text, re.DOTALL)
 
 
-class Readme(WithServer):
+class Documents(WithServer):
     def test_every_block_is_a_program_of_a_known_kind(self) -> None:
-        count = README.read_text().count("```python\n")
+        count = sum(document.read_text().count("```python\n") for document in DOCUMENTS)
         self.assertEqual(count, len(blocks("worker")) + len(blocks("producer")))
 
     def test_every_worker_does_its_items(self) -> None:
@@ -47,7 +50,7 @@ class Readme(WithServer):
                 self.assertEqual(producer.end(), 0, producer.stderr)
                 self.assertEqual(worker.end(), 0, worker.stderr)
                 self.assertIn("10", producer.stdout)
-                if number == 0:
+                if "text-{number}" in text:
                     self.assertIn("text-9 4", producer.stdout)
 
 

@@ -42,6 +42,38 @@ class Pushes(WithServer):
             raise KeyError
         self.assertEqual(self.producer.counts().ready, 0)
 
+    def test_a_batch_goes_after_its_time_without_a_flush(self) -> None:
+        with Producer(self.server.url, self.queue, TOKEN, linger=0.01) as producer:
+            producer.push("first")
+            until("the first batch", lambda: producer.flush().added or self.producer.counts().ready)
+            producer.push("second")
+            # Nothing but the time sends it.
+            until("the second batch", lambda: self.producer.counts().ready == 2)
+
+    def test_what_fails_when_it_has_lingered_is_raised_by_the_next_call(self) -> None:
+        self.producer.configure()
+        self.producer.seal()
+        with Producer(self.server.url, self.queue, TOKEN, linger=0.0) as producer:
+            producer.push("late")
+            until("the refusal", lambda: producer._failed)
+            with self.assertRaises(Refused) as raised:
+                producer.push("later")
+            self.assertEqual(raised.exception.code, "queue_over")
+            self.assertEqual(producer.flush().added, 0)
+
+    def test_threads_may_push_into_one_producer(self) -> None:
+        with Producer(self.server.url, self.queue, TOKEN, linger=0.001) as producer:
+            def push() -> None:
+                for number in range(300):
+                    producer.push(number)
+
+            threads = [threading.Thread(target=push) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(producer.flush().added, 1_200)
+
     def test_keys_are_taken_once(self) -> None:
         for _ in range(2):
             self.producer.push("a", key="one")
@@ -159,7 +191,8 @@ class Streams(WithServer):
         self.addCleanup(cut.close)
         with Producer(cut.url, self.queue, TOKEN) as producer:
             report = producer.push_stream(source, "broken", seal=True)
-        self.assertEqual(cut.count, 2, "it was cut once")
+        # A try may come before the service has missed the first connection, and be told to wait.
+        self.assertGreaterEqual(cut.count, 2, "it was cut")
         self.assertTrue(report.sealed)
         # Items without keys: a line that was taken twice would be counted twice.
         self.assertEqual(self.producer.counts().ready, 30_000)

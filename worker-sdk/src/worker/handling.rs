@@ -1,7 +1,10 @@
 //! One run of a handler, and the settle that follows from it.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt;
 use gangline_protocol::limits::{PAYLOAD_BYTES_MAX, SPAWN_ITEMS_MAX};
 use gangline_protocol::{
     ItemId, Json, LeaseNumber, LeasedItem, NewItem, Settle, SettleOutcome, StopOutcome,
@@ -10,7 +13,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, Outcome, guarded};
+use super::{Handler, Outcome};
 use crate::item::{Context, HandlerError, Item, Said};
 
 /// How long handlers may take to notice that their results are wanted no more.
@@ -88,6 +91,7 @@ impl Finished {
             }
             // Cut short by us; that is no failure of the item.
             Err(_) if leaving && context.cancelled.is_cancelled() => {}
+            Err(error) if error.released => {}
             Err(error) => {
                 if error.permanent || attempts.is_some_and(|most| attempt >= most) {
                     settle.outcome = SettleOutcome::Dead;
@@ -139,4 +143,23 @@ async fn with_limit(
         Ok(Ok(result)) => Ok(result),
         Ok(Err(_)) | Err(_) => Err(text.into()),
     }
+}
+
+/// Runs a handler; a panic is a failure like any other, and the worker lives on.
+async fn guarded(handler: Handler, item: Item<Json>) -> Outcome {
+    let caught = AssertUnwindSafe(async move { handler(item).await }).catch_unwind();
+    let outcome = caught.await;
+    outcome.unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
+}
+
+/// Says that a handler has panicked, and with what.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!(
+        "the handler panicked: {}",
+        text.unwrap_or("without a message")
+    )
 }

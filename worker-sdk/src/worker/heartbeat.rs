@@ -3,7 +3,6 @@
 //! One call is always held by the service while the session has leases, so that news (the end,
 //! a cancelled item) arrive at once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use gangline_protocol::exchange::HeartbeatRequest;
@@ -12,10 +11,17 @@ use gangline_protocol::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Client, ClientError};
+use crate::error::ClientError;
+use crate::retry::Backoff;
+use crate::transport::Transport;
 
-/// How long after a failed heartbeat the next one goes out.
-const RETRY: Duration = Duration::from_millis(200);
+/// How long after news the next heartbeat goes out, unless the worker has acted on them before.
+const AFTER_NEWS: Duration = Duration::from_millis(200);
+
+/// First and longest bound of the wait after a heartbeat that was not answered: several fit into
+/// the shortest session.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_millis(400);
 
 /// What the heartbeats are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +47,12 @@ pub(super) struct Heart {
 
 impl Heart {
     pub(super) fn start(
-        client: &Client,
+        transport: &dyn Transport,
         queue: QueueName,
         worker: WorkerName,
         news: mpsc::UnboundedSender<News>,
     ) -> Result<Self, ClientError> {
-        let client = client.separate()?;
+        let transport = transport.separate()?;
         let (beat, wanted) = watch::channel(None);
         let failed = |error: std::io::Error| {
             ClientError::Protocol(format!("cannot start the heartbeat's thread: {error}"))
@@ -57,7 +63,7 @@ impl Heart {
             .map_err(failed)?;
         std::thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || runtime.block_on(run(&client, &queue, &worker, wanted, &news)))
+            .spawn(move || runtime.block_on(run(&*transport, &queue, &worker, wanted, &news)))
             .map_err(failed)?;
         Ok(Self { beat })
     }
@@ -73,13 +79,13 @@ impl Heart {
 }
 
 async fn run(
-    client: &Client,
+    transport: &dyn Transport,
     queue: &QueueName,
     worker: &WorkerName,
     mut wanted: watch::Receiver<Option<Beat>>,
     news: &mpsc::UnboundedSender<News>,
 ) {
-    let client = Arc::new(client);
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
     loop {
         let beat = *wanted.borrow_and_update();
         let Some(beat) = beat else {
@@ -96,7 +102,7 @@ async fn run(
         });
         // A session that has changed wants its own heartbeat now.
         let reply = tokio::select! {
-            reply = client.exchange(queue, &request) => reply,
+            reply = transport.exchange(queue, &request) => reply,
             changed = wanted.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
@@ -104,6 +110,7 @@ async fn run(
         };
         match reply {
             Ok(reply) => {
+                backoff.answered();
                 let mut heard = Vec::new();
                 if let Some(certificate) = reply.over {
                     heard.push(News::Over(Box::new(certificate)));
@@ -118,18 +125,19 @@ async fn run(
                 }
                 if !quiet {
                     // The worker acts on it and sets the next beat; until then once a moment.
-                    pause(&mut wanted).await;
+                    pause(&mut wanted, AFTER_NEWS).await;
                 }
             }
             Err(error) => {
                 tracing::debug!(%error, "a heartbeat was not answered");
-                pause(&mut wanted).await;
+                pause(&mut wanted, backoff.after(&error)).await;
             }
         }
     }
 }
 
-async fn pause(wanted: &mut watch::Receiver<Option<Beat>>) {
-    // Told otherwise meanwhile, the loop reads it at its top; gone, it sees that there.
-    let _ = tokio::time::timeout(RETRY, wanted.wait_for(Option::is_none)).await;
+/// Waits until another session is to be kept alive, or for so long.
+async fn pause(wanted: &mut watch::Receiver<Option<Beat>>, time: Duration) {
+    // Gone, the loop sees that at its top.
+    let _ = tokio::time::timeout(time, wanted.changed()).await;
 }

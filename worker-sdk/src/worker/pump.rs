@@ -12,18 +12,20 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use gangline_protocol::limits::{SESSION_LEASES_MAX, SETTLES_MAX};
 use gangline_protocol::{
     ExchangeReply, ExchangeRequest, ItemId, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem,
-    QueueUid, SessionId, Settle,
+    QueueUid, SessionId, Settle, Wait,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::end::end_of;
 use super::handling::{self, CANCEL_TIME, Finished};
 use super::heartbeat::{Beat, Heart, News};
 use super::signals::Signals;
-use super::{Config, End, Handler, end_of};
-use crate::client::ClientError;
+use super::{Config, End, Handler};
+use crate::error::ClientError;
 use crate::item::Context;
+use crate::retry::{Backoff, random};
 
 /// Items are leased ahead only if they start within this time.
 const AHEAD: Duration = Duration::from_millis(100);
@@ -47,7 +49,7 @@ const CALL_BYTES: usize = 8 << 20;
 /// How much of the grace period is left for the last settles and the leave.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
 
-/// First and longest wait after a call that was not answered.
+/// First and longest bound of the wait after a call that was not answered.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
@@ -81,12 +83,14 @@ struct Pump {
     settling: Option<Call>,
     /// Running mean of what a handler takes.
     handler_time: Option<Duration>,
+    /// When the last call for items was sent.
+    asked_at: Instant,
     /// When the service wants to be asked again, and after failures the wait before it.
     ask_at: Option<Instant>,
     settle_at: Option<Instant>,
     /// Until when the results in hand wait for others.
     linger_until: Option<Instant>,
-    backoff: Duration,
+    backoff: Backoff,
     silent_since: Option<Instant>,
     leaving: Option<Leaving>,
 }
@@ -103,7 +107,7 @@ struct Leaving {
 pub(super) async fn run(config: Config, handler: Handler) -> End {
     let (news, mut heard) = mpsc::unbounded_channel();
     let heart = Heart::start(
-        &config.client,
+        &*config.transport,
         config.queue.clone(),
         config.name.clone(),
         news,
@@ -119,7 +123,7 @@ pub(super) async fn run(config: Config, handler: Handler) -> End {
         session: None,
         uid: None,
         interval: Duration::from_secs(5),
-        nonce: nonce(),
+        nonce: random(),
         number: 1,
         ready: VecDeque::new(),
         running: HashMap::new(),
@@ -129,10 +133,11 @@ pub(super) async fn run(config: Config, handler: Handler) -> End {
         asking: None,
         settling: None,
         handler_time: None,
+        asked_at: Instant::now(),
         ask_at: None,
         settle_at: None,
         linger_until: None,
-        backoff: RETRY_FIRST,
+        backoff: Backoff::new(RETRY_FIRST, RETRY_LONGEST),
         silent_since: None,
         leaving: None,
     };
@@ -184,14 +189,6 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place of the SDK that draws random numbers"
-)]
-fn nonce() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0
 }
 
 impl Pump {
@@ -269,6 +266,7 @@ impl Pump {
                 starting: Some(u32::try_from(free).unwrap_or(u32::MAX)),
                 wait_ms: HOLD_MS,
             });
+            self.asked_at = now;
             self.asking = Some(self.call(request));
         }
         let lingers = !self.ready.is_empty()
@@ -308,9 +306,10 @@ impl Pump {
     }
 
     fn call(&self, request: ExchangeRequest) -> Call {
-        let (client, queue) = (self.config.client.clone(), self.config.queue.clone());
+        let transport = self.config.transport.clone();
+        let queue = self.config.queue.clone();
         Box::pin(async move {
-            let reply = client.exchange(&queue, &request).await;
+            let reply = transport.exchange(&queue, &request).await;
             (request, reply)
         })
     }
@@ -335,7 +334,7 @@ impl Pump {
             Ok(Ok(lease)) => lease,
             Ok(Err(end)) => return Some(end),
             Err(error) => {
-                self.ask_at = Some(Instant::now() + self.backoff);
+                self.ask_at = Some(Instant::now() + self.backoff.after(&error));
                 return self.unanswered(request, &error);
             }
         };
@@ -352,13 +351,19 @@ impl Pump {
             }
             // A call that settles is not held; the next one is.
             Some(LeaseReply::Wait(_)) if !request.settles.is_empty() => self.ask_at = None,
-            Some(LeaseReply::Wait(wait)) => {
-                let wait = Duration::from_millis(wait.retry_ms).min(RETRY_FIRST);
-                self.ask_at = Some(Instant::now() + wait);
-            }
+            Some(LeaseReply::Wait(wait)) => self.ask_at = self.ask_after(wait),
             None => self.ask_at = None,
         }
         None
+    }
+
+    /// Returns when to ask again after a call that brought nothing. One that was held may be
+    /// followed at once; one that was not, at the time that the answer names, or once this worker
+    /// has settled something.
+    fn ask_after(&self, wait: Wait) -> Option<Instant> {
+        let held = self.asked_at.elapsed() >= Duration::from_millis(HOLD_MS / 2);
+        let pause = Duration::from_millis(wait.retry_ms).max(RETRY_FIRST);
+        (!held).then(|| Instant::now() + pause)
     }
 
     fn settled(
@@ -369,10 +374,11 @@ impl Pump {
         match reply.map(|reply| self.absorb(request.session, reply)) {
             Ok(answer) => {
                 self.settle_at = None;
+                self.ask_at = None;
                 answer.err()
             }
             Err(error) => {
-                self.settle_at = Some(Instant::now() + self.backoff);
+                self.settle_at = Some(Instant::now() + self.backoff.after(&error));
                 self.unanswered(request, &error)
             }
         }
@@ -385,7 +391,7 @@ impl Pump {
         reply: ExchangeReply,
     ) -> Result<Option<LeaseReply>, End> {
         self.silent_since = None;
-        self.backoff = RETRY_FIRST;
+        self.backoff.answered();
         if let Some(certificate) = reply.over {
             return Err(End::Over(Box::new(certificate)));
         }
@@ -410,7 +416,7 @@ impl Pump {
     fn lose_session(&mut self, end: &gangline_protocol::SessionEnd) {
         tracing::warn!(?end, "the session has ended; opening a new one");
         self.session = None;
-        self.nonce = nonce();
+        self.nonce = random();
         self.number = 1;
         self.ready.clear();
         self.started.clear();
@@ -454,7 +460,6 @@ impl Pump {
             tracing::warn!(%error, "the queue service does not answer; trying again");
             self.silent_since = Some(Instant::now());
         }
-        self.backoff = (self.backoff * 2).min(RETRY_LONGEST);
         None
     }
 
@@ -523,8 +528,8 @@ impl Pump {
         gone.then(|| {
             let seconds = self.config.service_deadline.as_secs();
             End::ServiceLost(format!(
-                "the queue service at {} did not answer for {seconds} s",
-                self.config.client.url()
+                "{} did not answer for {seconds} s",
+                self.config.transport.peer()
             ))
         })
     }

@@ -44,7 +44,8 @@ impl From<ClientError> for ServiceError {
             ClientError::Refused(_) | ClientError::Unauthorized(_) => {
                 Self::Refused(error.to_string())
             }
-            ClientError::Unavailable(text) | ClientError::Protocol(text) => Self::Unavailable(text),
+            ClientError::Unavailable(outage) => Self::Unavailable(outage.text),
+            ClientError::Protocol(text) => Self::Unavailable(text),
         }
     }
 }

@@ -56,6 +56,10 @@ def call(handler: Handler, item: Item) -> None:
 def _finish(item: Item, result: object) -> None:
     if item.settled:
         return
+    if isinstance(result, BaseException):
+        # What a batch handler returns for an item that has failed.
+        item.fail(result)
+        return
     try:
         item.done(result)
     except (TypeError, ValueError, RecursionError) as error:

@@ -16,9 +16,13 @@ import threading
 from typing import Any, Optional
 
 from ._http import Address, Connection
+from ._retry import Backoff
 from .errors import GanglineError
 
-RETRY_SECONDS = 0.2
+NEWS_SECONDS = 0.2
+"""How long after news the next heartbeat goes out, unless the worker has acted on them before."""
+RETRY_FIRST = 0.1
+RETRY_LONGEST = 0.4
 PARENT_SECONDS = 0.25
 
 
@@ -63,6 +67,7 @@ def _watch(parent: int) -> None:
 
 def _beat(setting: dict[str, Any], wanted: _Wanted, connection: Connection) -> None:
     path = f"/v1/queues/{setting['queue']}/exchange"
+    backoff = Backoff(RETRY_FIRST, RETRY_LONGEST)
     while True:
         with wanted.changed:
             wanted.changed.wait_for(lambda: wanted.beat is not None)
@@ -77,21 +82,23 @@ def _beat(setting: dict[str, Any], wanted: _Wanted, connection: Connection) -> N
             reply = json.loads(connection.call("POST", path, json.dumps(request).encode(),
                                                hold=beat["interval_ms"] / 1_000))
             heard = {name: reply[name] for name in ("over", "sessionEnd", "lost") if reply.get(name)}
-        except GanglineError:
+            backoff.answered()
+            pause = NEWS_SECONDS if heard else 0.0
+        except GanglineError as error:
             # The worker's own calls meet the same, and judge it.
-            heard = None
+            heard, pause = None, backoff.after(error)
         except ValueError:
-            heard = None
+            heard, pause = None, backoff.draw()
         if heard:
             try:
                 print(json.dumps({"session": beat["session"], **heard}), flush=True)
             except OSError:
                 os._exit(0)
-        if heard is None or heard:
-            # The worker acts on it and tells otherwise; until then once a moment.
+        if pause:
+            # The worker acts on news and tells otherwise.
             with wanted.changed:
                 wanted.changed.wait_for(lambda: wanted.count != count,  # noqa: B023
-                                        timeout=RETRY_SECONDS)
+                                        timeout=pause)
 
 
 if __name__ == "__main__":

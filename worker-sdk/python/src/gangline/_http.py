@@ -102,7 +102,10 @@ class Connection:
     def _send(self, method: str, path: str, body: Body, headers: dict[str, str],
               timeout: float) -> http.client.HTTPResponse:
         if self._http is None:
-            self._http = self._connect(timeout)
+            try:
+                self._http = self._connect(timeout)
+            except OSError as error:
+                raise Unavailable(_text_of(error), arrived=False) from error
         connection = self._http
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
@@ -161,10 +164,11 @@ def _error_of(response: http.client.HTTPResponse, text: bytes) -> GanglineError:
         code, detail = str(problem["code"]), str(problem["detail"])
     except (ValueError, KeyError, TypeError, RecursionError):
         if status >= 500 or status == 429:
-            return Unavailable(f"HTTP status {status}", _retry_after(response))
+            return Unavailable(f"HTTP status {status}", _retry_after(response),
+                               arrived=status != 429)
         return ProtocolError(f"HTTP status {status}")
-    if code in ("unavailable", "internal") or status in (429, 503):
-        return Unavailable(detail, _retry_after(response))
+    if code in ("unavailable", "internal", "request_timeout") or status in (429, 503):
+        return Unavailable(detail, _retry_after(response), arrived=status != 429)
     kind = Unauthorized if code in ("unauthenticated", "forbidden") else Refused
     return kind(status, code, detail, problem.get("field"), problem.get("certificate"))
 

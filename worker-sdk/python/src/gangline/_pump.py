@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
 import secrets
 import signal
 import threading
@@ -24,6 +23,7 @@ from typing import Any, Optional
 from . import _limits as limits
 from ._heart import Heart
 from ._http import Address, Connection
+from ._retry import Backoff
 from ._wire import Certificate, Raw, certificate_of
 from .errors import GanglineError, ProtocolError, Unauthorized, Unavailable
 from .item import Item, Leased, Verdict
@@ -115,7 +115,8 @@ class Pump:
         self._ask_at = 0.0
         self._settle_at = 0.0
         self._linger_until = 0.0
-        self._backoff = RETRY_FIRST
+        self._backoff = Backoff(RETRY_FIRST, RETRY_LONGEST)
+        self._asked_at = 0.0
         self._silent_since: Optional[float] = None
         self._leaving: Optional[End] = None
         self._cancel_at = math.inf
@@ -260,6 +261,7 @@ class Pump:
                     if wanted and now >= self._ask_at:
                         break
                     self.news.wait(max(self._ask_at - now, 0.001) if wanted else 3_600.0)
+                self._asked_at = now
                 request = self._request()
                 asked_as, started = self._session, self._started
                 if asked_as is not None and started:
@@ -279,6 +281,15 @@ class Pump:
                         self._started[:0] = started
                     self._ask_at = time.monotonic() + self._unanswered(error)
 
+    def _ask_after(self, wait: dict[str, Any]) -> float:
+        """Returns when to ask again after a call that brought nothing. One that was held may be
+        followed at once; one that was not, at the time that the answer names, or once this worker
+        has settled something."""
+        now = time.monotonic()
+        if now - self._asked_at >= HOLD_MS / 2_000:
+            return 0.0
+        return now + max(wait["retryMs"] / 1_000, RETRY_FIRST)
+
     def _asked(self, asked_as: Optional[str], text: str) -> None:
         lease = self._absorb(asked_as, text)
         self._ask_at = 0.0
@@ -295,10 +306,7 @@ class Pump:
                 else:
                     self._ready.append(leased)
         else:
-            wait = lease["wait"].decode()
-            # The call was held already, but for one of a revoked name.
-            longest = 1.0 if wait["reason"] == "revoked" else RETRY_FIRST
-            self._ask_at = time.monotonic() + min(wait["retryMs"] / 1_000, longest)
+            self._ask_at = self._ask_after(lease["wait"].decode())
         self._changed()
 
     def _settle(self) -> None:
@@ -321,7 +329,7 @@ class Pump:
                 with self.news:
                     self._absorb(asked_as, text)
                     self._in_flight = []
-                    self._settle_at = 0.0
+                    self._settle_at = self._ask_at = 0.0
                     self._changed()
             except GanglineError as error:
                 with self.news:
@@ -348,7 +356,8 @@ class Pump:
     def _absorb(self, asked_as: Optional[str], text: str) -> Optional[dict[str, Raw]]:
         """Takes in what any answer may say; returns its lease part."""
         reply = Raw(text).members()
-        self._silent_since, self._backoff = None, RETRY_FIRST
+        self._silent_since = None
+        self._backoff.answered()
         if "over" in reply:
             self._over(reply["over"].decode())
             return None
@@ -416,9 +425,8 @@ class Pump:
                 log.warning("%s; trying again", error)
             if self._silent_since is None:
                 self._silent_since = time.monotonic()
-            self._backoff = min(self._backoff * 2, RETRY_LONGEST)
             self._changed()
-            return max(self._backoff * random.uniform(0.5, 1.0), error.retry_after or 0.0)
+            return self._backoff.after(error)
         if isinstance(error, Unauthorized):
             self._finish(End(77, str(error)))
         else:

@@ -11,6 +11,20 @@ if TYPE_CHECKING:
 class GanglineError(Exception):
     """Anything that a call of the queue service can end with but an answer."""
 
+    retry_after: Optional[float] = None
+    """The wait in seconds that the service asks for, if it does."""
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same call may succeed later."""
+        return False
+
+    @property
+    def may_have_taken_effect(self) -> bool:
+        """Whether the service may have done what the call was for, although there is no answer
+        that says so."""
+        return False
+
 
 class Refused(GanglineError):
     """The service refuses the call; nothing has changed.
@@ -28,18 +42,33 @@ class Refused(GanglineError):
         self.field = field
         self.certificate = certificate
 
+    @property
+    def may_have_taken_effect(self) -> bool:
+        # Lines of a stream are taken as they come.
+        return self.code == "incomplete_stream"
+
 
 class Unauthorized(Refused):
     """The credentials are missing, unknown, or not enough."""
 
 
 class Unavailable(GanglineError):
-    """The service cannot be reached or is busy; the call may have taken effect, and may be sent
-    again. ``retry_after`` is the wait in seconds that the service asks for, if it does."""
+    """The service cannot be reached or is busy; the call may be sent again. ``arrived`` says
+    whether the service may have got it."""
 
-    def __init__(self, detail: str, retry_after: Optional[float] = None) -> None:
+    def __init__(self, detail: str, retry_after: Optional[float] = None,
+                 arrived: bool = True) -> None:
         super().__init__(f"the queue service does not answer: {detail}")
         self.retry_after = retry_after
+        self.arrived = arrived
+
+    @property
+    def is_retryable(self) -> bool:
+        return True
+
+    @property
+    def may_have_taken_effect(self) -> bool:
+        return self.arrived
 
 
 class ProtocolError(GanglineError):
@@ -47,6 +76,10 @@ class ProtocolError(GanglineError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(f"the queue service gave an answer that is not understood: {detail}")
+
+    @property
+    def may_have_taken_effect(self) -> bool:
+        return True
 
 
 class NotSettled(RuntimeError):

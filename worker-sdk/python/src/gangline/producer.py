@@ -6,8 +6,8 @@ import http.client
 import json
 import logging
 import os
-import random
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +17,7 @@ from typing import IO, Any, Optional, Union
 
 from . import _limits as limits
 from ._http import STREAM_SECONDS, Address, Connection
+from ._retry import Backoff
 from ._wire import Certificate, Counts, Raw, certificate_of, new_item
 from .errors import GanglineError, ProtocolError, Unavailable
 
@@ -55,18 +56,25 @@ class Result:
 
 
 class Producer:
-    """A queue, seen by whoever fills it. It may be used by one thread at a time.
+    """A queue, seen by whoever fills it. Threads may share it for ``push`` and ``flush``; one call
+    goes out at a time.
 
     Every call is sent again until it is answered: for at most ``patience`` seconds without a sign
     of the service, then ``Unavailable`` is raised. A repeat changes nothing, since every push
     carries an Idempotency-Key. A service that is short of memory or disk says how long to wait,
     and the producer waits.
 
+    Items go in batches of 1,000 or 4 MiB; ``push`` waits while a full batch is sent. With
+    ``linger`` a batch that is not full goes after so many seconds, from a thread of its own; what
+    goes wrong there is raised by the next call.
+
     As a context manager it sends what is buffered at its end.
     """
 
     def __init__(self, url: str, queue: str, token: Optional[str] = None, *,
-                 patience: float = 120.0) -> None:
+                 patience: float = 120.0, linger: Optional[float] = None) -> None:
+        if linger is not None and not 0 <= linger <= 3_600:
+            raise ValueError(f"linger must be 0 to 3600 s, got {linger!r}")
         self._address = Address(url, token)
         self._connection = Connection(self._address)
         self._path = f"/v1/queues/{limits.queue_name(queue)}"
@@ -77,6 +85,10 @@ class Producer:
         self._batch: Optional[tuple[str, bytes, int]] = None
         self._added = 0
         self._duplicates = 0
+        self._linger = linger
+        self._lock = threading.RLock()
+        self._lingering: Optional[threading.Timer] = None
+        self._failed: Optional[GanglineError] = None
 
     @classmethod
     def from_env(cls, queue: Optional[str] = None, **settings: Any) -> Producer:
@@ -103,8 +115,11 @@ class Producer:
             self.close()
 
     def close(self) -> None:
-        """Closes the connection; a later call opens another."""
-        self._connection.close()
+        """Closes the connection; a later call opens another. What is buffered stays so, and no
+        timer sends it."""
+        with self._lock:
+            self._disarm()
+            self._connection.close()
 
     def configure(self, *, max_attempts: Optional[int] = None, session_ms: Optional[int] = None,
                   heartbeat_ms: Optional[int] = None, retry_base_ms: Optional[int] = None,
@@ -135,16 +150,47 @@ class Producer:
         self._add(new_item(payload, key, priority, delay, time_limit, max_attempts, traceparent))
 
     def _add(self, text: str) -> None:
-        self._items.append(text)
-        self._bytes += len(text)
-        if len(self._items) >= limits.PUSH_ITEMS_MAX or self._bytes >= BATCH_BYTES:
-            self.flush()
+        with self._lock:
+            self._raise_failed()
+            self._items.append(text)
+            self._bytes += len(text)
+            if len(self._items) >= limits.PUSH_ITEMS_MAX or self._bytes >= BATCH_BYTES:
+                self.flush()
+            elif self._linger is not None and self._lingering is None:
+                self._lingering = threading.Timer(self._linger, self._lingered)
+                self._lingering.daemon = True
+                self._lingering.start()
+
+    def _lingered(self) -> None:
+        with self._lock:
+            if self._lingering is not threading.current_thread():
+                return  # Its batch has gone.
+            try:
+                self.flush()
+            except GanglineError as error:
+                self._failed = error
+
+    def _disarm(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+
+    def _raise_failed(self) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
 
     def flush(self) -> PushReport:
         """Sends what is buffered; returns the totals of all batches of this producer so far.
 
         After ``Unavailable`` the batch is kept, and goes with the next flush under its old key.
         """
+        with self._lock:
+            self._disarm()
+            self._raise_failed()
+            return self._flush()
+
+    def _flush(self) -> PushReport:
         sealed = False
         while self._batch is not None or self._items:
             if self._batch is None:
@@ -261,13 +307,17 @@ class Producer:
               timeout: Optional[float] = None) -> str:
         """Sends a call until it is answered. A ``body`` that can be called begins a stream."""
         retry = _Retry(self._patience)
-        while True:
-            try:
-                return self._connection.call(method, self._path + call,
-                                             body() if callable(body) else body,
-                                             hold=hold, headers=headers, timeout=timeout)
-            except Unavailable as error:
-                retry.wait(error)
+        arrived = False
+        with self._lock:
+            while True:
+                try:
+                    return self._connection.call(method, self._path + call,
+                                                 body() if callable(body) else body,
+                                                 hold=hold, headers=headers, timeout=timeout)
+                except Unavailable as error:
+                    # Whether any try has arrived is what its sender wants to know.
+                    arrived = error.arrived = arrived or error.arrived
+                    retry.wait(error)
 
 
 class _Retry:
@@ -275,11 +325,12 @@ class _Retry:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._backoff = RETRY_FIRST
+        self._backoff = Backoff(RETRY_FIRST, RETRY_LONGEST)
         self._since: Optional[float] = None
 
     def answered(self) -> None:
-        self._since, self._backoff = None, RETRY_FIRST
+        self._since = None
+        self._backoff.answered()
 
     def wait(self, error: Unavailable) -> None:
         """Waits, or raises ``error`` when the service has been away for too long."""
@@ -290,9 +341,7 @@ class _Retry:
         if now - self._since >= self._patience:
             raise error
         log.info("%s; trying again", error)
-        wait = self._backoff * random.uniform(0.5, 1.0)
-        time.sleep(max(wait, error.retry_after or 0.0))
-        self._backoff = min(self._backoff * 2, RETRY_LONGEST)
+        time.sleep(self._backoff.after(error))
 
 
 class _SourceFailed(Exception):

@@ -12,9 +12,9 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
 from . import _limits as limits
 from ._hands import BatchHandler, Batches, Handler, Hands, Processes, Threads
@@ -26,6 +26,8 @@ from .errors import AlreadySettled, NotSettled, WorkerExit
 from .item import Item
 
 log = logging.getLogger("gangline")
+
+Plain = TypeVar("Plain", bound=Callable[..., Any])
 
 HOOK_SECONDS = 1.0
 """How long a loop that was left waits to hear by which exception."""
@@ -58,6 +60,7 @@ class Worker:
             name=limits.short_text("worker name", name, limits.WORKER_NAME_BYTES_MAX),
             concurrency=concurrency, grace=grace, service_deadline=service_deadline,
             attempts=attempts)
+        self._decorated: Optional[Callable[[], End]] = None
 
     @classmethod
     def from_env(cls, **settings: Any) -> Worker:
@@ -105,7 +108,37 @@ class Worker:
         if end.code:
             raise WorkerExit(end)
 
-    def run(self, handler: Handler, *, processes: bool = False) -> None:
+    def handler(self, handler: Plain) -> Plain:
+        """Decorates the function that ``run`` runs when it is called without one."""
+        _check_plain(handler)
+        self._hold(lambda: self.run_until_over(handler))
+        return handler
+
+    def batch(self, size: int, *, max_wait: float) -> Callable[[Plain], Plain]:
+        """Decorates the function of many items that ``run`` runs when it is called without a
+        handler; see ``run_batch``::
+
+            @worker.batch(64, max_wait=0.05)
+            def label(items):
+                return model([item.payload for item in items])
+
+            worker.run()
+        """
+        self._check_batch(size, max_wait)
+
+        def decorate(handler: Plain) -> Plain:
+            _check_plain(handler)
+            self._hold(lambda: self.run_batch_until_over(size, max_wait, handler))
+            return handler
+
+        return decorate
+
+    def _hold(self, run: Callable[[], End]) -> None:
+        if self._decorated is not None:
+            raise ValueError("the worker has a handler already")
+        self._decorated = run
+
+    def run(self, handler: Optional[Handler] = None, *, processes: bool = False) -> None:
         """Runs ``handler(item)`` on ``concurrency`` threads, or as many processes, until the
         queue is over. What it returns is the result; what it raises settles as ``Item.fail``
         says; it may also settle its item itself.
@@ -114,8 +147,17 @@ class Worker:
         ``WorkerExit`` ends the process. Processes are started anew (not forked): the handler is
         a function at the top level of its module, and the program's start stands under
         ``if __name__ == "__main__":``.
+
+        Without ``handler`` it runs the one that ``handler`` or ``batch`` has decorated.
         """
-        _exit(self.run_until_over(handler, processes=processes))
+        if handler is not None:
+            _exit(self.run_until_over(handler, processes=processes))
+        elif processes:
+            raise TypeError("processes want their handler as an argument of run")
+        elif self._decorated is None:
+            raise TypeError("run wants a handler, or one that was decorated before")
+        else:
+            _exit(self._decorated())
 
     def run_until_over(self, handler: Handler, *, processes: bool = False) -> End:
         """As ``run``, but returns how it went."""
@@ -127,17 +169,21 @@ class Worker:
     def run_batch(self, size: int, max_wait: float, handler: BatchHandler) -> None:
         """Runs ``handler(items)`` with up to ``size`` items at once; a batch that is not full
         goes after ``max_wait`` seconds. The handler returns one result an item, in order, or
-        settles each item itself and returns ``None``."""
+        settles each item itself and returns ``None``. An exception in the place of a result settles
+        its item as if it had been raised for that item alone."""
         _exit(self.run_batch_until_over(size, max_wait, handler))
 
     def run_batch_until_over(self, size: int, max_wait: float, handler: BatchHandler) -> End:
         """As ``run_batch``, but returns how it went."""
         _check_plain(handler)
+        self._check_batch(size, max_wait)
         count = self._config.concurrency
-        limits.whole("size", size, 1, limits.SESSION_LEASES_MAX // count)
+        return self._run(Batches(handler, size, max_wait, count), size * count)
+
+    def _check_batch(self, size: int, max_wait: float) -> None:
+        limits.whole("size", size, 1, limits.SESSION_LEASES_MAX // self._config.concurrency)
         if not 0 <= max_wait <= 3_600:
             raise ValueError(f"max_wait must be 0 to 3600 s, got {max_wait!r}")
-        return self._run(Batches(handler, size, max_wait, count), size * count)
 
     def _run(self, hands: Hands, count: int) -> End:
         signals = Signals()
