@@ -3,6 +3,8 @@
 mod commands;
 mod error;
 mod output;
+mod private;
+mod shell;
 mod signals;
 
 use std::process::ExitCode;

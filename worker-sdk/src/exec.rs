@@ -8,7 +8,7 @@ mod output;
 mod process;
 pub mod template;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,12 @@ pub struct ExecOptions {
 const ITEM_ID: &str = "GANGLINE_ITEM_ID";
 const ITEM_ATTEMPT: &str = "GANGLINE_ITEM_ATTEMPT";
 const ITEM_KEY: &str = "GANGLINE_ITEM_KEY";
+
+/// Tells whether there is a program of this name or path to run, as `execvp` looks for it.
+#[must_use]
+pub fn is_program(name: &OsStr) -> bool {
+    process::is_there(name)
+}
 
 /// Runs the program for one item after the other until the queue is over.
 pub fn run(worker: Worker, options: ExecOptions) -> BoxFuture<'static, End> {

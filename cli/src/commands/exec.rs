@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use gangline_worker::exec::ExecOptions;
 use gangline_worker::exec::template::Template;
+use gangline_worker::exec::{self, ExecOptions};
 
 use crate::error::Error;
 
@@ -77,25 +77,10 @@ impl ExecArgs {
         }
         Template::new(&self.program, self.replace.as_deref(), self.stdin).map_err(Error::usage)?;
         let program = &self.program[0];
-        if program.to_string_lossy().contains('{') || find(program) {
+        if program.to_string_lossy().contains('{') || exec::is_program(program) {
             return Ok(());
         }
         let text = format!("there is no program {} to run", program.display());
         Err(Error::usage(text).hint("give its path, or put its directory into PATH"))
     }
-}
-
-/// Looks a program up as `execvp` does.
-fn find(program: &OsString) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let runs = |path: &std::path::Path| {
-        path.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    let path = std::path::Path::new(program);
-    if path.components().count() > 1 || path.is_absolute() {
-        return runs(path);
-    }
-    let directories = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&directories).any(|directory| runs(&directory.join(path)))
 }

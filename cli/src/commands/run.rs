@@ -10,7 +10,7 @@ mod job;
 mod progress;
 mod queue;
 mod report;
-pub(crate) mod state;
+mod state;
 mod work;
 
 use std::path::PathBuf;
