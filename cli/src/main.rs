@@ -4,7 +4,6 @@ mod commands;
 mod error;
 mod output;
 mod private;
-mod shell;
 mod signals;
 
 use std::process::ExitCode;

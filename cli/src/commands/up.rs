@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use gangline_worker::exec::shell::quote;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::local::{ImagesArgs, Local, PodLife, Settings};
 use crate::error::Error;
 use crate::private::{create_directory, random, state_home, write_file};
-use crate::shell::quote;
 use crate::{output, signals};
 
 /// Arguments of `gangline up`.

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::child::{Child, Launcher, Streams};
+use super::child::{Child, Exit, Launcher, Streams};
 use super::output::{Output, Tail, TooMuch, Whole};
 
 /// How long a program may take to end after SIGTERM, before SIGKILL.
@@ -38,8 +38,7 @@ pub(super) struct Program<'a> {
 /// How a run has ended.
 pub(super) enum Ended {
     Exited {
-        /// None when a signal ended it.
-        code: Option<i32>,
+        exit: Exit,
         stdout: Vec<u8>,
         /// The end of it.
         stderr: Vec<u8>,
@@ -189,10 +188,10 @@ async fn write(pipe: OwnedFd, bytes: &[u8]) -> io::Result<()> {
     Sender::from_owned_fd(pipe)?.write_all(bytes).await
 }
 
-fn exited(code: io::Result<Option<i32>>, stdout: Whole, stderr: Tail) -> Ended {
-    match code {
-        Ok(code) => Ended::Exited {
-            code,
+fn exited(exit: io::Result<Exit>, stdout: Whole, stderr: Tail) -> Ended {
+    match exit {
+        Ok(exit) => Ended::Exited {
+            exit,
             stdout: stdout.0,
             stderr: stderr.into_bytes(),
         },

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gangline_worker::exec::shell;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::private::{create_directory, random, state_home};
-use crate::shell;
 
 /// The file that says what a directory was made by.
 const FILE: &str = "run.json";
@@ -25,6 +25,8 @@ pub(super) struct RunDir {
     pub(super) path: PathBuf,
     /// The token of this run's service.
     pub(super) token: String,
+    /// An earlier run has begun the job.
+    pub(super) is_resumed: bool,
     /// Made by this run without being asked for by name.
     own: bool,
     /// Nothing in it is needed any more.
@@ -43,13 +45,17 @@ impl RunDir {
             command,
         };
         let file = path.join(FILE);
-        match fs::read(&file) {
-            Ok(bytes) => check(&path, &bytes, &record)?,
+        let is_resumed = match fs::read(&file) {
+            Ok(bytes) => {
+                check(&path, &bytes, &record)?;
+                true
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 refuse_foreign(&path)?;
                 write(&path, &file, &record).map_err(|error| {
                     Error::disk(format!("cannot write {}: {error}", file.display()))
                 })?;
+                false
             }
             Err(error) => {
                 return Err(Error::disk(format!(
@@ -57,10 +63,11 @@ impl RunDir {
                     file.display()
                 )));
             }
-        }
+        };
         Ok(Self {
             path,
             token: random(),
+            is_resumed,
             own,
             is_done: AtomicBool::new(false),
         })
