@@ -48,13 +48,6 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Show a queue, or all of them, as JSON
-    Get {
-        /// The queue; all of them when absent
-        queue: Option<QueueName>,
-        #[command(flatten)]
-        connect: ConnectArgs,
-    },
     /// Write results as lines of JSON, in the order of recording
     Results {
         #[command(flatten)]
@@ -143,13 +136,6 @@ impl Command {
                 let stopped =
                     client.stop(&queue, outcome, reason.as_deref(), Some("gangline stop"));
                 show(&stopped.await?)?;
-            }
-            Self::Get { queue, connect } => {
-                let client = connect.client()?;
-                match queue {
-                    Some(queue) => show(&client.status(&queue).await?)?,
-                    None => show(&client.queues().await?)?,
-                }
             }
             Self::Results {
                 target,
