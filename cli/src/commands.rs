@@ -1,14 +1,17 @@
 //! The subcommands, one file each.
 
 mod bench;
+mod cluster;
 mod connect;
 mod controller;
 mod exec;
+mod get;
 mod input;
 mod local;
 mod queue;
 mod run;
 mod server;
+mod table;
 mod token;
 mod up;
 mod work;
@@ -39,6 +42,8 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Show queues, Jobs, Pods, and the workers and items of a queue
+    Get(get::Args),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -71,6 +76,7 @@ impl Command {
                 runtime.block_on(work).map_err(Error::disk)?
             }
             Self::Bench(args) => runtime()?.block_on(bench::run(args)),
+            Self::Get(args) => runtime()?.block_on(get::run(args)),
             Self::Token(command) => runtime()?.block_on(command.run()),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }

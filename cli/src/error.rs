@@ -1,6 +1,7 @@
 //! What ends a command without success: a sentence, a hint, an exit code.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Kinds of failure, each with its exit code.
@@ -98,11 +99,17 @@ impl From<gangline_server::ServeError> for Error {
                 "another program may have the port {}; --listen takes another, port 0 any free one",
                 address.port()
             )),
-            E::Open { .. } | E::Tokens(_) => Self::disk(text),
+            E::Open { source, .. } if source.kind() == ErrorKind::WouldBlock => Self::disk(text)
+                .hint("wait until that process has ended, or take another --data-dir"),
+            E::Open { .. } | E::Tokens(_) => Self::disk(text)
+                .hint("--data-dir DIR names a directory that this user may write to"),
             E::Store(_) => Self::disk(text)
                 .hint("make room on the disk and start again; what was acknowledged is kept"),
-            E::Redis(RedisTrouble::Url(_)) => Self::usage(text),
-            E::Redis(_) => Self::new(Kind::ServiceLost, text),
+            E::Redis(RedisTrouble::Url(_)) => {
+                Self::usage(text).hint("--redis redis://HOST:PORT, or rediss:// for TLS")
+            }
+            E::Redis(_) => Self::new(Kind::ServiceLost, text)
+                .hint("is it running? redis-cli -u URL ping asks the same"),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod commands;
 mod error;
 mod output;
+mod private;
 mod signals;
 
 use std::process::ExitCode;

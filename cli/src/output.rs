@@ -19,6 +19,16 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
+/// Returns a value as a YAML document.
+pub(crate) fn yaml(value: &impl serde::Serialize) -> Result<String, Error> {
+    let text = serde_saphyr::to_string(value).map_err(Error::disk)?;
+    Ok(if text.ends_with('\n') {
+        text
+    } else {
+        text + "\n"
+    })
+}
+
 /// Writes data as it is.
 ///
 /// # Errors

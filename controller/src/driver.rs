@@ -287,7 +287,11 @@ impl<Q: QueueService> Driver<Q> {
             Some(Err(error)) => {
                 // What the API asks for comes before what is usual.
                 let delay = self.syncer.retry_delay(&key).max(error.retry_after());
-                log(&key, &error, delay);
+                if self.syncer.is_overtaken(&key, &error) {
+                    tracing::debug!(job.name = key.name, "{}", error.chain());
+                } else {
+                    log(&key, &error, delay);
+                }
                 self.syncer.say_stuck(&key, &error);
                 Some(delay)
             }

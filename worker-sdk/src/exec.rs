@@ -4,11 +4,13 @@
 //! is the result; its exit code says how it went. Nothing goes through a shell.
 
 mod child;
+mod joblog;
 mod output;
 mod process;
+pub mod shell;
 pub mod template;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +25,9 @@ use serde_json::value::RawValue;
 
 use crate::item::{HandlerError, Item};
 use crate::worker::{End, Outcome, Worker};
-use child::Launcher;
+use child::{Exit, Launcher};
+use joblog::Entry;
+pub use joblog::JobLog;
 use process::{Ended, Program};
 use template::Template;
 
@@ -40,12 +44,20 @@ pub struct ExecOptions {
     pub dead_codes: Vec<i32>,
     /// How long one run may take.
     pub timeout: Option<Duration>,
+    /// File that gets a line for each run, with the columns of GNU parallel's `--joblog`.
+    pub joblog: Option<PathBuf>,
 }
 
 /// What tells a program which item it is run for.
 const ITEM_ID: &str = "GANGLINE_ITEM_ID";
 const ITEM_ATTEMPT: &str = "GANGLINE_ITEM_ATTEMPT";
 const ITEM_KEY: &str = "GANGLINE_ITEM_KEY";
+
+/// Tells whether there is a program of this name or path to run, as `execvp` looks for it.
+#[must_use]
+pub fn is_program(name: &OsStr) -> bool {
+    process::is_there(name)
+}
 
 /// Runs the program for one item after the other until the queue is over.
 pub fn run(worker: Worker, options: ExecOptions) -> BoxFuture<'static, End> {
@@ -64,8 +76,13 @@ async fn work(worker: Worker, options: ExecOptions) -> End {
         Ok(launcher) => launcher,
         Err(error) => return End::Misconfigured(format!("cannot run programs: {error}")),
     };
+    let joblog = match options.joblog.as_deref().map(JobLog::open).transpose() {
+        Ok(joblog) => joblog,
+        Err(error) => return End::Misconfigured(format!("cannot write the job log: {error}")),
+    };
     let exec = Arc::new(Exec {
         launcher,
+        joblog,
         file: process::find(&options.program[0]),
         quiet: AtomicBool::new(true),
         template,
@@ -87,6 +104,7 @@ struct Exec {
     launcher: Launcher,
     template: Template,
     options: ExecOptions,
+    joblog: Option<JobLog>,
     /// Where the program is, if its name is the same for all items.
     file: Option<PathBuf>,
     /// Whether the last program wrote little.
@@ -100,6 +118,11 @@ impl Exec {
             .template
             .fill(&text, &item.payload, item.id.0)
             .map_err(HandlerError::permanent)?;
+        let stdin = self.options.stdin.then_some(&*text);
+        let log = self.joblog.as_ref().map(|log| {
+            let entry = Entry::start(item.id.0, &arguments, stdin);
+            (log, entry)
+        });
         // A name with placeholders may be another program for each item.
         let named = self.options.program[0].to_str() == Some(&arguments[0]);
         let program = Program {
@@ -114,11 +137,16 @@ impl Exec {
                     item.key.as_ref().map_or(String::new(), ToString::to_string),
                 ),
             ],
-            stdin: self.options.stdin.then(|| text.into_owned().into_bytes()),
+            stdin: stdin.map(|text| text.as_bytes().to_vec()),
         };
         let ended = program
             .run(&self.launcher, self.options.timeout, &item.cancellation())
             .await;
+        if let Some((log, entry)) = log
+            && let Err(error) = log.note(entry, &ended)
+        {
+            tracing::warn!(%error, "a run is missing in the job log");
+        }
         if let Ended::Exited { stdout, stderr, .. } = &ended {
             // Of stderr only the end is kept: what nearly fills that may have been much more.
             let quiet = stdout.len() <= QUIET_BYTES && stderr.len() < ERROR_BYTES_MAX / 2;
@@ -126,21 +154,22 @@ impl Exec {
         }
         match ended {
             Ended::Exited {
-                code: Some(0),
+                exit: Exit::Code(0),
                 stdout,
                 ..
             } => result_of(stdout),
             Ended::Exited {
-                code: Some(code @ (126 | 127)),
+                exit: exit @ Exit::Code(126 | 127),
                 stderr,
                 ..
             } => {
                 // What sh, env and xargs answer when the program itself cannot be run.
-                Err(HandlerError::fatal(describe(Some(code), &stderr)))
+                Err(HandlerError::fatal(describe(exit, &stderr)))
             }
-            Ended::Exited { code, stderr, .. } => {
-                let text = describe(code, &stderr);
-                if code.is_some_and(|code| self.options.dead_codes.contains(&code)) {
+            Ended::Exited { exit, stderr, .. } => {
+                let text = describe(exit, &stderr);
+                let is_dead = |code| self.options.dead_codes.contains(&code);
+                if matches!(exit, Exit::Code(code) if is_dead(code)) {
                     Err(HandlerError::permanent(text))
                 } else {
                     Err(text.into())
@@ -196,12 +225,12 @@ pub fn bytes_of(result: &Json) -> Option<Vec<u8>> {
     STANDARD.decode(base64).ok()
 }
 
-fn describe(code: Option<i32>, stderr: &[u8]) -> String {
+fn describe(exit: Exit, stderr: &[u8]) -> String {
     let end = String::from_utf8_lossy(stderr);
     let end = end.trim_end();
-    let how = match code {
-        Some(code) => format!("exit code {code}"),
-        None => "killed by a signal".into(),
+    let how = match exit {
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("killed by {signal}"),
     };
     if end.is_empty() {
         how

@@ -7,11 +7,11 @@ use gangline_controller::plan::queue::Wrapper;
 use gangline_controller::{Controller, HttpQueueService, Settings};
 use gangline_worker::Client as QueueClient;
 use kube::Client;
-use kube::config::KubeConfigOptions;
 use nix::unistd::gethostname;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::cluster::configuration;
 use super::connect::ConnectArgs;
 use crate::error::{Error, Kind, chain};
 use crate::{output, signals};
@@ -112,24 +112,6 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             Err(lost) => tracing::warn!("{lost}"),
         }
     }
-}
-
-/// Reads the context that is named, the current one, or the account of the Pod that this runs in.
-async fn configuration(context: Option<String>) -> Result<kube::Config, Error> {
-    let hint = "KUBECONFIG or ~/.kube/config says how to reach a cluster, --context which one";
-    let Some(context) = context else {
-        let inferred = kube::Config::infer().await;
-        return inferred.map_err(|error| {
-            Error::usage(format!("no cluster is configured: {error}")).hint(hint)
-        });
-    };
-    let options = KubeConfigOptions {
-        context: Some(context.clone()),
-        ..KubeConfigOptions::default()
-    };
-    kube::Config::from_kubeconfig(&options)
-        .await
-        .map_err(|error| Error::usage(format!("--context {context}: {}", chain(&error))).hint(hint))
 }
 
 /// Refuses a cluster whose own controller would run the same Jobs.

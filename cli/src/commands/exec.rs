@@ -1,10 +1,11 @@
 //! How a program is run for an item; the same for `run` and `work`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use gangline_worker::exec::ExecOptions;
 use gangline_worker::exec::template::Template;
+use gangline_worker::exec::{self, ExecOptions, JobLog};
 
 use crate::error::Error;
 
@@ -12,17 +13,21 @@ use crate::error::Error;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ExecArgs {
     /// What stands for the item in the arguments, instead of {}
-    #[arg(short = 'I', value_name = "MARK")]
+    #[arg(short = 'I', value_name = "MARK", env = "GANGLINE_REPLACE")]
     replace: Option<String>,
     /// Give the item on stdin instead of as an argument
-    #[arg(long)]
+    #[arg(long, env = "GANGLINE_STDIN")]
     stdin: bool,
     /// Exit codes after which another attempt makes no sense
-    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = clap::value_parser!(i32).range(1..=255))]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', env = "GANGLINE_DEAD_CODES", value_parser = clap::value_parser!(i32).range(1..=255))]
     dead_codes: Vec<i32>,
     /// How long one run of the program may take, as in 90s or 5m
-    #[arg(long, value_name = "TIME", value_parser = positive_duration)]
+    #[arg(long, value_name = "TIME", env = "GANGLINE_TIMEOUT", value_parser = positive_duration)]
     timeout: Option<Duration>,
+    /// File that gets a line for each run of the program, with the columns of GNU parallel:
+    /// Seq Host Starttime JobRuntime Send Receive Exitval Signal Command
+    #[arg(long, value_name = "FILE")]
+    joblog: Option<PathBuf>,
     /// The program and its arguments. {} is the item, {.} without extension, {/} its base name,
     /// {//} its directory, {/.} base name without extension, {#} its number, {item.FIELD} a field
     /// of a JSON item; without any of them the item is the last argument
@@ -46,6 +51,7 @@ impl ExecArgs {
             stdin: self.stdin,
             dead_codes: self.dead_codes.clone(),
             timeout: self.timeout,
+            joblog: self.joblog.clone(),
         }
     }
 
@@ -69,33 +75,97 @@ impl ExecArgs {
         arguments
     }
 
-    /// Checks before anything is started that the program is there.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Returns the variables that give a worker in another place the same options.
+    pub(crate) fn as_environment(&self) -> Vec<(&'static str, String)> {
+        let Self {
+            replace,
+            stdin,
+            dead_codes,
+            timeout,
+            // A file of this machine, and the program, which a Job names itself.
+            joblog: _,
+            program: _,
+        } = self;
+        let codes: Vec<String> = dead_codes.iter().map(ToString::to_string).collect();
+        let variables = [
+            ("GANGLINE_REPLACE", replace.clone()),
+            ("GANGLINE_STDIN", stdin.then(|| "true".into())),
+            (
+                "GANGLINE_DEAD_CODES",
+                (!codes.is_empty()).then(|| codes.join(",")),
+            ),
+            (
+                "GANGLINE_TIMEOUT",
+                timeout.map(|time| humantime::format_duration(time).to_string()),
+            ),
+        ];
+        let given = |(name, value): (_, Option<String>)| Some((name, value?));
+        variables.into_iter().filter_map(given).collect()
+    }
+
+    /// Returns the program and its arguments.
+    pub(crate) fn program_as_text(&self) -> Result<Vec<String>, Error> {
+        let text = |word: &OsString| {
+            word.to_str().map(str::to_owned).ok_or_else(|| {
+                Error::usage(format!("the argument {} is not UTF-8", word.display()))
+            })
+        };
+        self.program.iter().map(text).collect()
+    }
+
+    /// Returns the file for a line a run, as it is called from everywhere.
+    pub(crate) fn joblog(&self) -> Result<Option<String>, Error> {
+        let Some(path) = &self.joblog else {
+            return Ok(None);
+        };
+        let path = std::path::absolute(path).map_err(Error::usage)?;
+        match path.into_os_string().into_string() {
+            Ok(path) => Ok(Some(path)),
+            Err(path) => Err(Error::usage(format!(
+                "--joblog {} is not UTF-8",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Begins the file for a line a run; one of a run that is gone on with is kept.
+    pub(crate) fn begin_joblog(&self, resumes: bool) -> Result<(), Error> {
+        let Some(path) = self.joblog()? else {
+            return Ok(());
+        };
+        let opened = if resumes {
+            JobLog::open(path.as_ref())
+        } else {
+            JobLog::create(path.as_ref())
+        };
+        opened.map(drop).map_err(|error| {
+            Error::usage(format!("cannot write the job log {path}: {error}"))
+                .hint("--joblog names a file in a directory that is there")
+        })
+    }
+
+    /// Tells whether the item goes to stdin.
+    pub(crate) fn is_stdin(&self) -> bool {
+        self.stdin
+    }
+
+    /// Finds the placeholders in the program's arguments.
+    pub(crate) fn template(&self) -> Result<Template, Error> {
         if self.program.is_empty() {
             return Err(Error::usage("no program was given to run for the items")
                 .hint("it comes after --, as in: gangline run -a names.txt -- wc -l {}"));
         }
-        Template::new(&self.program, self.replace.as_deref(), self.stdin).map_err(Error::usage)?;
+        Template::new(&self.program, self.replace.as_deref(), self.stdin).map_err(Error::usage)
+    }
+
+    /// Checks before anything is started that the program is there.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.template()?;
         let program = &self.program[0];
-        if program.to_string_lossy().contains('{') || find(program) {
+        if program.to_string_lossy().contains('{') || exec::is_program(program) {
             return Ok(());
         }
         let text = format!("there is no program {} to run", program.display());
         Err(Error::usage(text).hint("give its path, or put its directory into PATH"))
     }
-}
-
-/// Looks a program up as `execvp` does.
-fn find(program: &OsString) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let runs = |path: &std::path::Path| {
-        path.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    let path = std::path::Path::new(program);
-    if path.components().count() > 1 || path.is_absolute() {
-        return runs(path);
-    }
-    let directories = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&directories).any(|directory| runs(&directory.join(path)))
 }

@@ -71,6 +71,13 @@ impl InputArgs {
         self.file.is_some() || self.glob.is_some() || self.range.is_some()
     }
 
+    /// Returns the numbers as a Job's annotation names them, which knows none below 0.
+    pub(crate) fn as_range(&self) -> Option<String> {
+        let Range { first, last } = self.range?;
+        let fits = first >= 0 && last <= u32::MAX.into();
+        fits.then(|| format!("{first}..{last}"))
+    }
+
     /// Says what is wrong when the items would have to be typed at a terminal.
     pub(crate) fn missing(&self) -> Option<Error> {
         if self.is_given() || !io::stdin().is_terminal() {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_all;
 use gangline_controller::plan::RetryDelay;
 use gangline_controller::plan::queue::{QueueSpec, Wrapper};
 use gangline_controller::{Controller, HttpQueueService, Settings as ControllerSettings};
 use gangline_local_cluster::{Config as ClusterConfig, FieldError, LocalCluster, kubelet};
-use gangline_server::{Config, LimitsConfig, ServeError, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
 use gangline_worker::Client;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -78,8 +79,8 @@ pub(crate) struct Local {
     /// The cluster's API.
     pub(crate) cluster: kube::Client,
     local_cluster: Arc<LocalCluster>,
-    /// Why the queue service has stopped by itself.
-    failure: Option<oneshot::Receiver<ServeError>>,
+    /// What has to go on, and why it has stopped by itself.
+    failures: Failures,
     /// Stops before the others: what it is about to ask of them is still answered.
     controller: (CancellationToken, JoinHandle<()>),
     parts: Vec<JoinHandle<()>>,
@@ -117,7 +118,8 @@ impl Local {
             controller_settings(url, binary, pods),
         );
         let stop = CancellationToken::new();
-        let (failed, failure) = oneshot::channel();
+        let mut failures = Failures::default();
+        let failed = failures.of("the queue service");
         let serving = server.run(stop.clone());
         let running = (Arc::clone(&local_cluster), stop.clone());
         let stop_controller = CancellationToken::new();
@@ -126,7 +128,7 @@ impl Local {
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
                     // Nobody may be left to hear it.
-                    let _ = failed.send(error);
+                    let _ = failed.send(error.into());
                 }
             }),
             tokio::spawn(async move { running.0.run(running.1).await }),
@@ -139,7 +141,7 @@ impl Local {
             queues,
             cluster,
             local_cluster,
-            failure: Some(failure),
+            failures,
             controller: (stop_controller, controlling),
             parts,
             stop,
@@ -149,24 +151,18 @@ impl Local {
     /// Serves the cluster's API on `listener` to whoever shows `token`.
     pub(crate) fn serve_cluster(&mut self, listener: TcpListener, token: String) {
         let (cluster, stop) = (Arc::clone(&self.local_cluster), self.stop.clone());
+        let failed = self.failures.of("the cluster's API");
         self.parts.push(tokio::spawn(async move {
             if let Err(error) = cluster.serve(listener, token, stop).await {
-                tracing::error!(%error, "the cluster's API is served no more");
+                let text = format!("the cluster's API is served no more: {error}");
+                let _ = failed.send(Error::new(Kind::ServiceLost, text));
             }
         }));
     }
 
-    /// Waits until the queue service has stopped by itself, and says why.
+    /// Waits until a part has stopped by itself, and says why.
     pub(crate) async fn failed(&mut self) -> Error {
-        let Some(failure) = &mut self.failure else {
-            return std::future::pending().await;
-        };
-        let said = failure.await;
-        self.failure = None;
-        match said {
-            Ok(error) => error.into(),
-            Err(_) => Error::new(Kind::ServiceLost, "the queue service has stopped"),
-        }
+        self.failures.first().await
     }
 
     /// Stops the parts.
@@ -179,6 +175,29 @@ impl Local {
                 let _ = tokio::time::timeout(STOP_TIME, part).await;
             }
         }
+    }
+}
+
+/// Parts that have to go on.
+#[derive(Default)]
+struct Failures(Vec<(&'static str, oneshot::Receiver<Error>)>);
+
+impl Failures {
+    /// Returns where a part says why it has stopped.
+    fn of(&mut self, part: &'static str) -> oneshot::Sender<Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.push((part, receiver));
+        sender
+    }
+
+    /// Waits for the first part that stops; one that panics cannot say why.
+    async fn first(&mut self) -> Error {
+        if self.0.is_empty() {
+            return std::future::pending().await;
+        }
+        let (said, index, _) = select_all(self.0.iter_mut().map(|(_, said)| said)).await;
+        let (part, _) = self.0.swap_remove(index);
+        said.unwrap_or_else(|_| Error::new(Kind::ServiceLost, format!("{part} has stopped")))
     }
 }
 
@@ -239,4 +258,19 @@ pub(crate) fn binary() -> Result<String, Error> {
         let text = format!("the path {} of this program is not UTF-8", path.display());
         Error::disk(text)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Failures, Kind};
+
+    #[tokio::test]
+    async fn the_first_part_that_stops_is_heard_whether_it_says_why_or_not() {
+        let mut failures = Failures::default();
+        let (queues, cluster) = (failures.of("the queues"), failures.of("the cluster"));
+        cluster.send(Error::new(Kind::Disk, "no room")).unwrap();
+        assert_eq!(failures.first().await.to_string(), "no room");
+        drop(queues);
+        assert_eq!(failures.first().await.to_string(), "the queues has stopped");
+    }
 }

@@ -51,16 +51,9 @@ pub(crate) enum Command {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Show a queue, or all of them, as JSON
-    Get {
-        /// The queue; all of them when absent
-        queue: Option<QueueName>,
-        #[command(flatten)]
-        connect: ConnectArgs,
-    },
     /// Say why a queue is not over yet, and what helps
     Explain(explain::Args),
-    /// Write results as lines of JSON
+    /// Write results as lines of JSON, in the order of recording
     Results {
         #[command(flatten)]
         target: Target,
@@ -161,13 +154,6 @@ impl Command {
                 let stopped =
                     client.stop(&queue, outcome, reason.as_deref(), Some("gangline stop"));
                 show(&stopped.await?)?;
-            }
-            Self::Get { queue, connect } => {
-                let client = connect.client()?;
-                match queue {
-                    Some(queue) => show(&client.status(&queue).await?)?,
-                    None => show(&client.queues().await?)?,
-                }
             }
             Self::Explain(args) => args.run().await?,
             Self::Results {

@@ -5,12 +5,14 @@
 //! processes that end with the run.
 
 mod demo;
+mod dry_run;
 mod feed;
 mod job;
+mod manifest;
 mod progress;
 mod queue;
 mod report;
-pub(crate) mod state;
+mod state;
 mod work;
 
 use std::path::PathBuf;
@@ -21,7 +23,9 @@ use super::input::InputArgs;
 use super::local::{ImagesArgs, Local, PodLife, Settings};
 use crate::error::{Error, Kind};
 use crate::signals;
+use dry_run::DryRun;
 use job::{Logs, Running};
+use manifest::ManifestFormat;
 use queue::Wanted;
 use report::ResultsFormat;
 use state::RunDir;
@@ -37,7 +41,7 @@ pub(crate) struct Args {
         short = 'f',
         long = "filename",
         value_name = "FILE",
-        conflicts_with_all = ["workers", "program", "replace", "stdin", "dead_codes", "timeout", "attempts"]
+        conflicts_with_all = ["workers", "program", "replace", "stdin", "dead_codes", "timeout", "joblog", "attempts"]
     )]
     manifest: Option<PathBuf>,
     /// Programs to run at a time, as many as there are cores when absent; with -f the Job's
@@ -57,6 +61,27 @@ pub(crate) struct Args {
     /// What the results file holds
     #[arg(long, value_enum, default_value = "raw", requires = "results")]
     results_format: ResultsFormat,
+    /// Stop the job at its first dead item; what is left is abandoned, and the exit code is 1
+    #[arg(long)]
+    fail_fast: bool,
+    /// Print the commands that would run, one a line, and run nothing; with =client print the run
+    /// as a Job for a Kubernetes cluster
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "commands",
+        conflicts_with = "manifest"
+    )]
+    dry_run: Option<DryRun>,
+    /// Format of the Job that --dry-run=client prints
+    #[arg(short, long, value_enum, default_value = "yaml", requires = "dry_run")]
+    output: ManifestFormat,
+    /// Image of the Job that --dry-run=client prints; it has the program
+    #[arg(long, requires = "dry_run")]
+    image: Option<String>,
     /// Directory that keeps the job; a run with the same directory resumes it
     #[arg(long, env = "GANGLINE_RUN_DIR")]
     data_dir: Option<PathBuf>,
@@ -79,17 +104,45 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         attempts,
         results,
         results_format,
+        fail_fast,
+        dry_run,
+        output,
+        image,
         data_dir,
         demo: _,
         images,
         exec,
     } = args;
+    match dry_run {
+        None => {}
+        Some(DryRun::Commands) => return dry_run::print_commands(&exec, input),
+        Some(DryRun::Client) => {
+            let wanted = manifest::Wanted {
+                exec: &exec,
+                input,
+                jobs: jobs.unwrap_or_else(cores),
+                workers,
+                attempts,
+                fail_fast,
+                image,
+            };
+            return manifest::print(wanted, output);
+        }
+    }
     let work = match &manifest {
-        Some(path) => Work::of_manifest(path, jobs)?,
-        None => Work::of_program(&exec, jobs.unwrap_or_else(cores), workers, attempts)?,
+        Some(path) => Work::of_manifest(path, jobs, fail_fast)?,
+        None => {
+            let jobs = jobs.unwrap_or_else(cores);
+            Work::of_program(&exec, jobs, workers, attempts, fail_fast)?
+        }
     };
     check_input(&work, &input, manifest.as_deref() == Some("-".as_ref()))?;
     let dir = RunDir::open(data_dir, work.record.clone())?;
+    if let Err(error) = exec.begin_joblog(dir.is_resumed) {
+        dir.forget_if_new();
+        dir.close();
+        return Err(error);
+    }
     let mut local = Local::start(Settings {
         dir: &dir.path,
         token: &dir.token,

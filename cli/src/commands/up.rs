@@ -1,18 +1,17 @@
 //! `gangline up`: the queue service, the local cluster and the controller, until stopped.
 
 use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use gangline_worker::exec::shell::quote;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::local::{ImagesArgs, Local, PodLife, Settings};
-use super::run::state::{create_private, quote, random, state_home};
 use crate::error::Error;
+use crate::private::{create_directory, random, state_home, write_file};
 use crate::{output, signals};
 
 /// Arguments of `gangline up`.
@@ -93,7 +92,7 @@ fn token(dir: &Path) -> Result<String, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(cannot_use(&file, &error)),
     }
-    create_private(dir).map_err(|error| cannot_use(dir, &error))?;
+    create_directory(dir).map_err(|error| cannot_use(dir, &error))?;
     let token = random();
     write_private(&file, &token)?;
     Ok(token)
@@ -105,12 +104,5 @@ fn cannot_use(path: &Path, error: &std::io::Error) -> Error {
 
 /// Writes a file that only this user may read.
 fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    let fresh = path.with_extension("new");
-    let written = || {
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(&fresh)?.write_all(text.as_bytes())?;
-        fs::rename(&fresh, path)
-    };
-    written().map_err(|error| cannot_use(path, &error))
+    write_file(path, text).map_err(|error| cannot_use(path, &error))
 }

@@ -13,10 +13,10 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Programs to run at a time
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, env = "GANGLINE_JOBS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: u16,
     /// Failed runs of the program after which an item is dead; the queue's setting when absent
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, env = "GANGLINE_ATTEMPTS", value_parser = clap::value_parser!(u16).range(1..=100))]
     attempts: Option<u16>,
     #[command(flatten)]
     exec: ExecArgs,

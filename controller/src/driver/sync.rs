@@ -68,6 +68,14 @@ impl SyncError {
         }
     }
 
+    /// Tells whether the API has no such object.
+    fn is_not_found(&self) -> bool {
+        let Self::Kubernetes { source, .. } = self else {
+            return false;
+        };
+        matches!(&**source, kube::Error::Api(status) if status.code == 404)
+    }
+
     /// Returns the whole of it, for people.
     pub(super) fn chain(&self) -> String {
         if let Self::Kubernetes { source, .. } = self {
@@ -162,15 +170,25 @@ impl<Q: QueueService> Syncer<Q> {
         self.reports.tell(&self.service, &job, &pods).await
     }
 
-    /// Returns how long to wait after a failed sync.
-    pub(crate) fn retry_delay(&self, key: &Key) -> Duration {
+    /// Returns how many syncs of a Job have failed one after the other, the last one included.
+    fn failures(&self, key: &Key) -> u32 {
         let job = lock(&self.cluster.jobs).get(key).cloned();
-        let failures = job.map_or(1, |job| {
+        job.map_or(1, |job| {
             lock(&self.memories)
                 .get(job.uid())
                 .map_or(1, |memory| memory.failures)
-        });
-        let doublings = failures.saturating_sub(1).min(16);
+        })
+    }
+
+    /// Tells whether an object has probably been deleted while it was dealt with, which is no
+    /// failure: the next sync knows.
+    pub(crate) fn is_overtaken(&self, key: &Key, error: &SyncError) -> bool {
+        error.is_not_found() && self.failures(key) <= 1
+    }
+
+    /// Returns how long to wait after a failed sync.
+    pub(crate) fn retry_delay(&self, key: &Key) -> Duration {
+        let doublings = self.failures(key).saturating_sub(1).min(16);
         self.settings
             .retry_base
             .saturating_mul(1 << doublings)
@@ -187,10 +205,7 @@ impl<Q: QueueService> Syncer<Q> {
         let Some(job) = lock(&self.cluster.jobs).get(key).cloned() else {
             return;
         };
-        let failures = lock(&self.memories)
-            .get(job.uid())
-            .map_or(0, |memory| memory.failures);
-        if failures == STUCK_AFTER {
+        if self.failures(key) == STUCK_AFTER {
             let message = format!("{}; it is tried again", error.chain());
             let event = Event::warning("JobStuck", message);
             self.recorder.say(&job, &event, Timestamp::now());

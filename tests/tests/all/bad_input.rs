@@ -280,7 +280,15 @@ async fn a_data_directory_of_a_running_service_is_not_shared() {
     let data = dir.path().to_str().unwrap();
     let arguments = ["server", "--listen", "127.0.0.1:0", "--data-dir", data];
     let left = run(&mut gangline(&arguments)).await;
-    check(&left, 74, &["in use by another process"]);
+    check(
+        &left,
+        74,
+        &[
+            "in use by another process",
+            "hint: wait until",
+            "--data-dir",
+        ],
+    );
     queue.bare(Method::POST, "/seal").await.ok();
     server.stop().await;
 }

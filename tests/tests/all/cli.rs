@@ -1,5 +1,7 @@
 //! `gangline run` as a user meets it: output, exit codes, and what is said about bad input.
 
+mod run_options;
+
 use std::path::Path;
 use std::process::Stdio;
 

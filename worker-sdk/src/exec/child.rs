@@ -34,6 +34,14 @@ impl std::fmt::Debug for Launcher {
     }
 }
 
+/// How a program has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Code(i32),
+    /// A signal has ended it.
+    Signal(Signal),
+}
+
 /// What a program gets as its three streams.
 pub(super) struct Streams<'a> {
     /// Nothing to read when none.
@@ -146,12 +154,12 @@ impl Child {
         }
     }
 
-    /// Waits for the program itself; none when a signal ended it.
-    pub(super) async fn wait(&mut self) -> io::Result<Option<i32>> {
+    /// Waits for the program itself.
+    pub(super) async fn wait(&mut self) -> io::Result<Exit> {
         loop {
             match self.status {
-                Some(WaitStatus::Exited(_, code)) => return Ok(Some(code)),
-                Some(WaitStatus::Signaled(..)) => return Ok(None),
+                Some(WaitStatus::Exited(_, code)) => return Ok(Exit::Code(code)),
+                Some(WaitStatus::Signaled(_, signal, _)) => return Ok(Exit::Signal(signal)),
                 _ => {}
             }
             let mut ready = self.end.readable().await?;

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::child::{Child, Launcher, Streams};
+use super::child::{Child, Exit, Launcher, Streams};
 use super::output::{Output, Tail, TooMuch, Whole};
 
 /// How long a program may take to end after SIGTERM, before SIGKILL.
@@ -38,8 +38,7 @@ pub(super) struct Program<'a> {
 /// How a run has ended.
 pub(super) enum Ended {
     Exited {
-        /// None when a signal ended it.
-        code: Option<i32>,
+        exit: Exit,
         stdout: Vec<u8>,
         /// The end of it.
         stderr: Vec<u8>,
@@ -54,19 +53,37 @@ pub(super) enum Ended {
     NotStarted(io::Error),
 }
 
+/// Tells whether a program is where `execvp` looks for it.
+pub(super) fn is_there(program: &OsStr) -> bool {
+    if program.as_bytes().contains(&b'/') {
+        return runs(Path::new(program));
+    }
+    candidates(program).any(|path| runs(&path))
+}
+
 /// Looks a program up as `execvp` does, once instead of at every start.
 pub(super) fn find(program: &OsStr) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return None;
     }
-    let runs = |path: &PathBuf| {
-        path.metadata()
-            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    let directories = std::env::var_os("PATH")?;
-    let mut paths = std::env::split_paths(&directories).map(|directory| directory.join(program));
     // A relative entry means another file once somebody changes the directory.
-    paths.find(runs).filter(|path| path.is_absolute())
+    candidates(program)
+        .find(|path| runs(path))
+        .filter(|path| path.is_absolute())
+}
+
+/// Returns where a program of this name may be, in the order of `PATH`.
+fn candidates(program: &OsStr) -> impl Iterator<Item = PathBuf> {
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let paths: Vec<PathBuf> = std::env::split_paths(&directories)
+        .map(|directory| directory.join(program))
+        .collect();
+    paths.into_iter()
+}
+
+fn runs(path: &Path) -> bool {
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 impl Program<'_> {
@@ -171,10 +188,10 @@ async fn write(pipe: OwnedFd, bytes: &[u8]) -> io::Result<()> {
     Sender::from_owned_fd(pipe)?.write_all(bytes).await
 }
 
-fn exited(code: io::Result<Option<i32>>, stdout: Whole, stderr: Tail) -> Ended {
-    match code {
-        Ok(code) => Ended::Exited {
-            code,
+fn exited(exit: io::Result<Exit>, stdout: Whole, stderr: Tail) -> Ended {
+    match exit {
+        Ok(exit) => Ended::Exited {
+            exit,
             stdout: stdout.0,
             stderr: stderr.into_bytes(),
         },

@@ -1,13 +1,14 @@
 //! The directory of a run: what was asked for, and the queue that knows how far it is.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gangline_worker::exec::shell;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::private::{create_directory, random, state_home};
 
 /// The file that says what a directory was made by.
 const FILE: &str = "run.json";
@@ -24,31 +25,12 @@ pub(super) struct RunDir {
     pub(super) path: PathBuf,
     /// The token of this run's service.
     pub(super) token: String,
+    /// An earlier run has begun the job.
+    pub(super) is_resumed: bool,
     /// Made by this run without being asked for by name.
     own: bool,
     /// Nothing in it is needed any more.
     is_done: AtomicBool,
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a run names itself and its token once, here"
-)]
-pub(crate) fn random() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
-}
-
-pub(crate) fn state_home() -> Result<PathBuf, Error> {
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-        .ok_or_else(|| {
-            Error::usage("neither HOME nor XDG_STATE_HOME is set").hint("--data-dir DIR")
-        })
 }
 
 impl RunDir {
@@ -63,13 +45,17 @@ impl RunDir {
             command,
         };
         let file = path.join(FILE);
-        match fs::read(&file) {
-            Ok(bytes) => check(&path, &bytes, &record)?,
+        let is_resumed = match fs::read(&file) {
+            Ok(bytes) => {
+                check(&path, &bytes, &record)?;
+                true
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 refuse_foreign(&path)?;
                 write(&path, &file, &record).map_err(|error| {
                     Error::disk(format!("cannot write {}: {error}", file.display()))
                 })?;
+                false
             }
             Err(error) => {
                 return Err(Error::disk(format!(
@@ -77,10 +63,11 @@ impl RunDir {
                     file.display()
                 )));
             }
-        }
+        };
         Ok(Self {
             path,
             token: random(),
+            is_resumed,
             own,
             is_done: AtomicBool::new(false),
         })
@@ -119,14 +106,12 @@ impl RunDir {
             .iter()
             .position(|word| word == "--")
             .unwrap_or(words.len());
-        if self.own {
+        // It may come from the environment, which another shell does not have.
+        let is_given = |word: &String| word.starts_with("--data-dir");
+        if !words[..end].iter().any(is_given) {
             words.insert(end, format!("--data-dir={}", self.path.display()));
         }
-        words
-            .iter()
-            .map(|word| quote(word))
-            .collect::<Vec<_>>()
-            .join(" ")
+        shell::line(words)
     }
 }
 
@@ -137,11 +122,10 @@ fn check(path: &Path, bytes: &[u8], record: &Record) -> Result<(), Error> {
     if there == *record {
         return Ok(());
     }
-    let was: Vec<String> = there.command.iter().map(|word| quote(word)).collect();
     let text = format!(
         "{} keeps a run of another command: {}",
         path.display(),
-        was.join(" ")
+        shell::line(&there.command)
     );
     Err(Error::usage(text).hint("resume it with that command, or take another --data-dir"))
 }
@@ -168,44 +152,11 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     Err(Error::usage(text).hint("take an empty or a new one for --data-dir"))
 }
 
-/// Makes a directory that others may not look into: items and results are in it.
-pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
-}
-
 fn write(path: &Path, file: &Path, record: &Record) -> std::io::Result<()> {
-    create_private(path)?;
+    create_directory(path)?;
     let new = path.join("run.json.new");
     fs::write(&new, serde_json::to_vec_pretty(record)?)?;
     fs::File::open(&new)?.sync_all()?;
     fs::rename(&new, file)?;
     fs::File::open(path)?.sync_all()
-}
-
-/// Quotes a word for a POSIX shell.
-pub(crate) fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quote;
-
-    #[test]
-    fn words_survive_a_shell() {
-        assert_eq!(quote("a/b.c"), "a/b.c");
-        assert_eq!(quote("it's $1"), r"'it'\''s $1'");
-        assert_eq!(quote(""), "''");
-    }
 }

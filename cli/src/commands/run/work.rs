@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use gangline_controller::api::Job;
-use gangline_controller::api::names::GANGLINE_CONTROLLER;
+use gangline_controller::api::names::{GANGLINE_CONTROLLER, QUEUE, STOP_AT_DEAD_ITEMS};
 use gangline_controller::plan::queue::QueueSpec;
 use http::Request;
 use kube::Client;
@@ -50,6 +50,7 @@ impl Work {
         jobs: u16,
         workers: Option<u16>,
         attempts: u16,
+        fail_fast: bool,
     ) -> Result<Self, Error> {
         exec.check()?;
         let workers = workers_for(jobs, workers)?;
@@ -62,6 +63,9 @@ impl Work {
         let mut command = vec![unexpanded(&local::binary()?), "work".into()];
         command.push(format!("--jobs={}", jobs / workers));
         command.push(format!("--attempts={attempts}"));
+        if let Some(joblog) = exec.joblog()? {
+            command.push(unexpanded(&format!("--joblog={joblog}")));
+        }
         // Programs find their files from where they run.
         let mut record = vec![format!("cd {directory}")];
         for argument in exec.as_arguments() {
@@ -71,7 +75,7 @@ impl Work {
             command.push(unexpanded(&argument));
             record.push(argument);
         }
-        let job = json!({
+        let mut job = json!({
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {
@@ -102,11 +106,18 @@ impl Work {
                 } },
             },
         });
+        if fail_fast {
+            stop_at_first_dead(&mut job);
+        }
         Self::new(job, Vec::new(), record)
     }
 
     /// Reads the Job of a manifest, which may have other objects that it needs; `-` is stdin.
-    pub(super) fn of_manifest(path: &Path, jobs: Option<u16>) -> Result<Self, Error> {
+    pub(super) fn of_manifest(
+        path: &Path,
+        jobs: Option<u16>,
+        fail_fast: bool,
+    ) -> Result<Self, Error> {
         let name = path.display();
         let text = read(path)
             .map_err(|error| Error::usage(format!("cannot read the manifest {name}: {error}")))?;
@@ -130,6 +141,14 @@ impl Work {
         };
         if let (Some(jobs), Some(spec)) = (jobs, job["spec"].as_object_mut()) {
             spec.insert("parallelism".into(), jobs.into());
+        }
+        if fail_fast {
+            if job["metadata"]["annotations"][QUEUE].is_null() {
+                let text = format!("--fail-fast needs a Job with a queue, annotation {QUEUE}");
+                let hint = "backoffLimit: 0 ends a Job without one at its first failed Pod";
+                return Err(Error::usage(text).hint(hint));
+            }
+            stop_at_first_dead(&mut job);
         }
         let hash = Sha256::digest(text.as_bytes());
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -212,9 +231,23 @@ fn read(path: &Path) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-/// Protects a word from the expansion of a Pod's command, where `$(NAME)` is a variable.
-fn unexpanded(word: &str) -> String {
-    word.replace('$', "$$")
+/// Has the queue of a Job stopped as soon as an item is dead.
+fn stop_at_first_dead(job: &mut Value) {
+    job["metadata"]["annotations"][STOP_AT_DEAD_ITEMS] = "1".into();
+}
+
+/// Protects a word from the expansion of a Pod's command, where `$(NAME)` is a variable and `$$`
+/// is `$`; any other `$` is left alone.
+pub(super) fn unexpanded(word: &str) -> String {
+    let mut text = String::with_capacity(word.len());
+    let mut rest = word.chars().peekable();
+    while let Some(c) = rest.next() {
+        text.push(c);
+        if c == '$' && matches!(rest.peek(), Some('$' | '(')) {
+            text.push('$');
+        }
+    }
+    text
 }
 
 /// Returns what keeps a Job from coming to an end where nobody changes it.
@@ -269,7 +302,7 @@ async fn create(cluster: &Client, path: &str, object: &Value) -> Result<Value, E
 }
 
 /// Returns how many workers share the jobs: each of them runs as many at a time.
-fn workers_for(jobs: u16, asked: Option<u16>) -> Result<u16, Error> {
+pub(super) fn workers_for(jobs: u16, asked: Option<u16>) -> Result<u16, Error> {
     match asked {
         Some(workers) if jobs.is_multiple_of(workers) => Ok(workers),
         Some(workers) => Err(Error::usage(format!(
@@ -283,7 +316,20 @@ fn workers_for(jobs: u16, asked: Option<u16>) -> Result<u16, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::workers_for;
+    use super::{unexpanded, workers_for};
+
+    #[test]
+    fn what_a_pod_would_expand_is_protected() {
+        let cases = [
+            ("$1", "$1"),
+            ("$(X)", "$$(X)"),
+            ("$$", "$$$"),
+            ("$$(X)", "$$$$(X)"),
+        ];
+        for (word, protected) in cases {
+            assert_eq!(unexpanded(word), protected);
+        }
+    }
 
     #[test]
     fn jobs_are_spread_evenly_over_few_workers() {
