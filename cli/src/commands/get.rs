@@ -147,13 +147,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         printer.print(&view)?;
     }
     changed(&view, &mut seen);
-    while watch {
+    if !watch {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         tokio::time::sleep(WATCH_STEP).await;
         let view = source.look().await?;
         let rows = changed(&view, &mut seen);
         printer.print_changes(&view.columns, &rows)?;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 impl Kind {

@@ -281,6 +281,7 @@ impl State {
                 session,
                 worker: worker.map(|session| session.worker.clone()),
                 since: None,
+                took_ms: None,
             }
         };
         self.ids().map(view).collect()
