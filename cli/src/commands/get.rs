@@ -16,6 +16,7 @@ use super::connect::ConnectArgs;
 use super::table::{Format, Printer, Row, View};
 use crate::error::Error;
 use crate::output;
+pub(crate) use objects::encoded;
 
 /// How often objects are looked at again with --watch.
 const WATCH_STEP: Duration = Duration::from_secs(1);
@@ -147,13 +148,15 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         printer.print(&view)?;
     }
     changed(&view, &mut seen);
-    while watch {
+    if !watch {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         tokio::time::sleep(WATCH_STEP).await;
         let view = source.look().await?;
         let rows = changed(&view, &mut seen);
         printer.print_changes(&view.columns, &rows)?;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 impl Kind {
