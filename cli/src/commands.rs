@@ -4,16 +4,22 @@ mod bench;
 mod cluster;
 mod connect;
 mod controller;
+mod documents;
 mod exec;
 mod get;
 mod input;
 mod local;
+mod objects;
+mod progress;
+mod push;
 mod queue;
 mod run;
 mod server;
 mod table;
+mod target;
 mod token;
 mod up;
+mod wait;
 mod work;
 
 use std::process::ExitCode;
@@ -42,8 +48,20 @@ pub(crate) enum Command {
     /// Make, list and revoke tokens
     #[command(subcommand)]
     Token(token::Command),
+    /// Push items to a queue; makes the queue if there is none
+    Push(push::Args),
+    /// Wait until a queue is over or a Job has ended; exit 0 only when all of it is done
+    Wait(wait::Args),
     /// Show queues, Jobs, Pods, and the workers and items of a queue
     Get(get::Args),
+    /// Stop and remove queues, or delete Jobs and Pods
+    Delete(objects::DeleteArgs),
+    /// Make or change what a manifest says is to be there
+    Apply(objects::ApplyArgs),
+    /// Change how many Pods of a Job may run at a time
+    Scale(objects::ScaleArgs),
+    /// Show what Pods have written
+    Logs(objects::LogsArgs),
     #[command(flatten)]
     Queue(queue::Command),
 }
@@ -76,7 +94,19 @@ impl Command {
                 runtime.block_on(work).map_err(Error::disk)?
             }
             Self::Bench(args) => runtime()?.block_on(bench::run(args)),
+            Self::Push(args) => {
+                let runtime = runtime()?;
+                let ended = runtime.block_on(push::run(args));
+                // Whoever reads an input that does not end is not waited for.
+                runtime.shutdown_background();
+                ended
+            }
+            Self::Wait(args) => runtime()?.block_on(wait::run(args)),
             Self::Get(args) => runtime()?.block_on(get::run(args)),
+            Self::Delete(args) => runtime()?.block_on(objects::delete(args)),
+            Self::Apply(args) => runtime()?.block_on(objects::apply(args)),
+            Self::Scale(args) => runtime()?.block_on(objects::scale(args)),
+            Self::Logs(args) => runtime()?.block_on(objects::logs(args)),
             Self::Token(command) => runtime()?.block_on(command.run()),
             Self::Queue(command) => runtime()?.block_on(command.run()),
         }

@@ -1,5 +1,6 @@
 //! How a client command finds the service.
 
+use gangline_worker::protocol::ErrorCode;
 use gangline_worker::{Client, ClientError};
 
 use super::server::TokenArgs;
@@ -37,12 +38,50 @@ impl Error {
     /// Says `text` of a call that has failed, with what is known of such errors.
     pub(crate) fn from_call(error: &ClientError, text: impl std::fmt::Display) -> Self {
         match error {
-            ClientError::Refused(_) => Self::new(Kind::Failed, text),
+            ClientError::Refused(problem) => Self::new(Kind::Failed, text).hint(hint(problem.code)),
             ClientError::Unauthorized(_) => Self::new(Kind::Credentials, text)
                 .hint("--token-file FILE, or GANGLINE_TOKEN in the environment"),
             ClientError::Unavailable(_) => Self::new(Kind::ServiceLost, text)
                 .hint("is it running? gangline server starts one; --url says where it is"),
-            ClientError::Protocol(_) => Self::new(Kind::ServiceLost, text),
+            ClientError::Protocol(_) => Self::new(Kind::ServiceLost, text)
+                .hint("--url names a gangline server, as in http://127.0.0.1:4264"),
         }
     }
+}
+
+/// Says what to do about a refusal.
+fn hint(code: ErrorCode) -> String {
+    use ErrorCode as E;
+    let hint = match code {
+        E::QueueNotFound => {
+            "gangline get queues shows those that there are; gangline push makes one"
+        }
+        E::QueueSealed | E::QueueOver => {
+            "gangline get queues shows how queues are; a new batch needs a queue of another name"
+        }
+        E::ItemNotFound => "gangline get items QUEUE shows those that there are",
+        E::WorkerNotFound => "gangline get workers QUEUE shows those that there are",
+        E::TokenNotFound => "gangline token list shows those that there are",
+        E::TooManyQueues => "gangline delete QUEUE removes one with its results",
+        E::TooManyTokens => "gangline token revoke ID makes room for another",
+        E::TooManyRequests | E::RequestTimeout | E::Unavailable => {
+            "the same command may succeed later; nothing that was acknowledged is lost"
+        }
+        E::Unauthenticated | E::Forbidden => {
+            "--token-file FILE, or GANGLINE_TOKEN in the environment"
+        }
+        E::IdempotencyMismatch | E::IncompleteStream => {
+            "push the same items again: those that are there already are not taken twice"
+        }
+        E::InvalidBody
+        | E::OutOfBounds
+        | E::InvalidParameter
+        | E::UnsupportedMediaType
+        | E::BodyTooLarge
+        | E::NotFound
+        | E::MethodNotAllowed
+        | E::LeaseNumberOutOfOrder
+        | E::Internal => return format!("docs/errors.md explains {}", code.as_str()),
+    };
+    hint.to_owned()
 }

@@ -16,6 +16,7 @@ use super::connect::ConnectArgs;
 use super::table::{Format, Printer, Row, View};
 use crate::error::Error;
 use crate::output;
+pub(crate) use objects::encoded;
 
 /// How often objects are looked at again with --watch.
 const WATCH_STEP: Duration = Duration::from_secs(1);

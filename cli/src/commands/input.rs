@@ -1,5 +1,7 @@
 //! Items from lines, JSON, file names or numbers, each with a key that names it in every run.
 
+mod csv;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,6 +16,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use csv::Csv;
 
 /// Where the items come from.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,11 +30,14 @@ pub(crate) struct InputArgs {
     /// Every line is a JSON value (so for files named *.jsonl and *.ndjson)
     #[arg(long, conflicts_with = "null")]
     json: bool,
+    /// The items are records of comma-separated values: objects whose fields the first line names
+    #[arg(long, conflicts_with_all = ["null", "json"])]
+    csv: bool,
     /// The items are the files that match a pattern, as in '**/*.rs'
-    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["file", "range", "null", "json"])]
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["file", "range", "null", "json", "csv"])]
     glob: Option<String>,
     /// The items are these numbers, as in 1..300, both ends included
-    #[arg(long, value_name = "FIRST..LAST", conflicts_with_all = ["file", "null", "json"])]
+    #[arg(long, value_name = "FIRST..LAST", conflicts_with_all = ["file", "null", "json", "csv"])]
     range: Option<Range>,
 }
 
@@ -98,6 +104,7 @@ impl InputArgs {
             file,
             null,
             json,
+            csv,
             glob,
             range,
         } = self;
@@ -109,8 +116,10 @@ impl InputArgs {
             })));
         }
         if let Some(pattern) = glob {
-            let paths = glob::glob(&pattern)
-                .map_err(|error| Error::usage(format!("--glob {pattern:?}: {error}")))?;
+            let paths = glob::glob(&pattern).map_err(|error| {
+                Error::usage(format!("--glob {pattern:?}: {error}"))
+                    .hint("quote it, so that the shell leaves it alone: --glob '**/*.jpg'")
+            })?;
             let files = paths.filter(|path| path.as_ref().map_or(true, |path| path.is_file()));
             return Ok(Box::new(files.map(move |path| {
                 let path = path.map_err(|error| Error::disk(error.to_string()))?;
@@ -127,12 +136,20 @@ impl InputArgs {
                 json |= matches!(extension, Some("jsonl" | "ndjson")) && !null;
                 let file = File::open(path).map_err(|error| {
                     Error::usage(format!("cannot read {}: {error}", path.display()))
+                        .hint("-a FILE names a file with one item a line; without it they come from stdin")
                 })?;
                 Box::new(BufReader::with_capacity(1 << 16, file))
             }
             None => Box::new(BufReader::with_capacity(1 << 16, io::stdin())),
         };
         let name = file.map_or("stdin".into(), |path| path.display().to_string());
+        if csv {
+            let mut records = Csv::new(reader, name.clone());
+            return Ok(Box::new(std::iter::from_fn(move || {
+                let record = records.object().transpose()?;
+                Some(record.and_then(|text| item(json_of(&text, true, &name)?, keys.key(&text))))
+            })));
+        }
         Ok(Box::new(Lines {
             reader,
             end: if null { 0 } else { b'\n' },
@@ -187,7 +204,9 @@ impl Lines {
         let place = format!("{}, line {}", self.name, self.number);
         let text = String::from_utf8(line).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
-            Error::usage(format!("{place}: not UTF-8, at byte {at}"))
+            Error::usage(format!("{place}: not UTF-8, at byte {at}")).hint(
+                "items are texts; iconv -t UTF-8 writes them anew, and files can be named instead",
+            )
         })?;
         item(json_of(&text, self.json, &place)?, self.keys.key(&text))
     }
@@ -205,9 +224,10 @@ fn json_of(text: &str, is_json: bool, place: &str) -> Result<Json, Error> {
             format!("{place}: an item must be at most {PAYLOAD_BYTES_MAX} bytes, got {bytes}");
         return Err(Error::usage(text).hint("put large data into files, and their names here"));
     }
-    RawValue::from_string(json)
-        .map(Arc::from)
-        .map_err(|error| Error::usage(format!("{place}: not JSON: {error}")))
+    RawValue::from_string(json).map(Arc::from).map_err(|error| {
+        Error::usage(format!("{place}: not JSON: {error}"))
+            .hint("with --json every line is a JSON value; without it every line is a text")
+    })
 }
 
 fn item(payload: Json, key: Result<String, Error>) -> Result<NewItem, Error> {

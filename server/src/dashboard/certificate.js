@@ -29,7 +29,7 @@ export function certificate() {
       if (certificate.historyUncertain) pairs.push(["history", "the store lost acknowledged writes meanwhile"]);
       pairs.push(["uid", certificate.uid, "mono"], ["digest", certificate.digest, "mono"]);
       fill(rows, pairs, (all) => [...all.map(pair), h("div", { class: "wide" }, h("dt", {}, "the same for scripts"),
-        h("dd", {}, command(`gangline get ${queue}`)))]);
+        h("dd", {}, command(`gangline get queue ${queue} -o json`)))]);
     },
   };
 }

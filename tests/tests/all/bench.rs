@@ -18,7 +18,7 @@ async fn every_item_goes_through_its_life_and_no_queue_is_left() {
     let held = run_at(&server, &["bench", "--latency", "--items=3"]).await;
     assert_eq!(held.code, Some(0), "{}", held.stderr);
     assert!(held.stdout.starts_with("held lease"), "{}", held.stdout);
-    let left = run_at(&server, &["get"]).await;
+    let left = run_at(&server, &["get", "queues", "-o=json"]).await;
     assert_eq!(left.stdout.trim(), "[]", "{}", left.stderr);
 }
 

@@ -1,5 +1,7 @@
 //! `gangline run` as a user meets it: output, exit codes, and what is said about bad input.
 
+mod clients;
+mod cluster_clients;
 mod run_options;
 
 use std::path::Path;

@@ -171,7 +171,7 @@ fn cell(value: &Value) -> String {
 }
 
 /// Writes a text so that it is one part of a path or a query.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

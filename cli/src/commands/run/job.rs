@@ -153,7 +153,7 @@ impl Running {
 }
 
 /// The Job's own selector: with `manualSelector` its Pods have no label of its name.
-fn selector(job: &Job) -> String {
+pub(crate) fn selector(job: &Job) -> String {
     let own = job.spec.selector.clone().map(Selector::try_from);
     own.and_then(Result::ok).map_or_else(
         || format!("batch.kubernetes.io/job-name={}", job.name()),

@@ -14,13 +14,13 @@ use tokio::task::JoinHandle;
 use super::demo::Demo;
 use super::feed;
 use super::job::{Interrupts, Logs, Running};
-use super::progress::Progress;
 use super::report::{self, Results, ResultsFormat};
 use super::state::RunDir;
 use super::work::Work;
 use crate::commands::input::InputArgs;
 use crate::commands::local::Local;
-use crate::commands::queue::judge;
+use crate::commands::progress::Progress;
+use crate::commands::wait::judge;
 use crate::error::{Error, Kind};
 use crate::{output, signals};
 

@@ -1,6 +1,5 @@
 //! What a run is to do: a program for every item, or a manifest; either way it becomes a Job.
 
-use std::io::Read;
 use std::path::Path;
 
 use gangline_controller::api::Job;
@@ -11,12 +10,11 @@ use kube::Client;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::commands::documents::{self, Documents, NAMESPACES, collection};
 use crate::commands::exec::ExecArgs;
 use crate::commands::local;
 use crate::error::{Error, Kind};
 
-/// Where namespaces are created.
-const NAMESPACES: &str = "/api/v1/namespaces";
 /// The name of the Job and of the queue of a program's run.
 const NAME: &str = "run";
 /// How long a worker may take to leave once it is told to go.
@@ -119,17 +117,16 @@ impl Work {
         fail_fast: bool,
     ) -> Result<Self, Error> {
         let name = path.display();
-        let text = read(path)
-            .map_err(|error| Error::usage(format!("cannot read the manifest {name}: {error}")))?;
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-            .map_err(|error| Error::usage(format!("{name} is no YAML: {error}")))?;
-        let (mut found, others): (Vec<Value>, Vec<Value>) = documents
+        let Documents { text, objects } = documents::read(path)?;
+        let (mut found, others): (Vec<Value>, Vec<Value>) = objects
             .into_iter()
-            .filter(|document| !document.is_null())
-            .flat_map(items)
             .partition(|document| document["kind"] == "Job");
-        if let Some(other) = others.iter().find(|document| !document.is_object()) {
-            return Err(Error::usage(format!("{name}: {other} is no object")));
+        if others.iter().any(|document| document["kind"] == "Pod") {
+            return Err(
+                Error::usage(format!("{name} holds a Pod, and a run is of a Job")).hint(
+                    "gangline up keeps a cluster for all kinds; gangline apply -f takes them",
+                ),
+            );
         }
         let (Some(mut job), true) = (found.pop(), found.is_empty()) else {
             let count = found.len() + 1;
@@ -222,15 +219,6 @@ impl Work {
     }
 }
 
-fn read(path: &Path) -> std::io::Result<String> {
-    if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(path)
-}
-
 /// Has the queue of a Job stopped as soon as an item is dead.
 fn stop_at_first_dead(job: &mut Value) {
     job["metadata"]["annotations"][STOP_AT_DEAD_ITEMS] = "1".into();
@@ -256,37 +244,6 @@ fn never_ends(job: &Job) -> Option<&'static str> {
         return Some("spec.suspend is true");
     }
     (job.parallelism() == 0).then_some("spec.parallelism is 0")
-}
-
-/// Takes a List apart.
-fn items(mut document: Value) -> Vec<Value> {
-    if document["kind"] == "List"
-        && let Some(Value::Array(items)) = document.get_mut("items").map(Value::take)
-    {
-        return items;
-    }
-    vec![document]
-}
-
-/// Returns where objects of this kind are created.
-fn collection(object: &Value, namespace: &str) -> Result<String, Error> {
-    let text = |key: &str| object[key].as_str().unwrap_or_default();
-    let own = object["metadata"]["namespace"].as_str();
-    let namespace = own.unwrap_or(namespace);
-    let plural = match (text("apiVersion"), text("kind")) {
-        ("v1", "Namespace") => return Ok(NAMESPACES.into()),
-        ("v1", "ConfigMap") => "configmaps",
-        ("v1", "Secret") => "secrets",
-        ("v1", "Service") => "services",
-        ("v1", "ServiceAccount") => "serviceaccounts",
-        (version, kind) => {
-            return Err(Error::usage(format!(
-                "a run creates Jobs, and ConfigMaps, Secrets, Services, ServiceAccounts and \
-                 Namespaces for them, but no {kind:?} of {version:?}"
-            )));
-        }
-    };
-    Ok(format!("/api/v1/namespaces/{namespace}/{plural}"))
 }
 
 async fn create(cluster: &Client, path: &str, object: &Value) -> Result<Value, Error> {

@@ -13,14 +13,14 @@ use crate::output;
 const LINE_STEP: Duration = Duration::from_secs(5);
 
 /// What a person sees while the job runs.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     line_at: Instant,
     ended_before: u64,
 }
 
 impl Progress {
-    pub(super) fn start(ended_before: u64) -> Self {
+    pub(crate) fn start(ended_before: u64) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}");
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn show(&mut self, status: &QueueStatus) {
+    pub(crate) fn show(&mut self, status: &QueueStatus) {
         let counts = &status.counts;
         let ended = counts.total() - counts.left();
         let mut text = Vec::new();
@@ -69,7 +69,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,0 +1,315 @@
+//! `push`, `get` and `wait`: clients of the queue service.
+
+use std::process::Stdio;
+
+use gangline_tests::gangline::{Left, end_of, gangline, run};
+use gangline_tests::server::TOKEN;
+use gangline_tests::{Api, Queue, TestServer};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// A service of its own, so that lists show what a test has made.
+struct Service {
+    server: TestServer,
+    api: Api,
+}
+
+impl Service {
+    async fn start() -> Self {
+        let server = TestServer::start().await;
+        let api = Api::new(&server.url, Some(TOKEN));
+        Self { server, api }
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = gangline(&line.split(' ').collect::<Vec<_>>());
+        command
+            .env("GANGLINE_URL", &self.server.url)
+            .env("GANGLINE_TOKEN", TOKEN);
+        command
+    }
+
+    fn queue(&self, name: &str) -> Queue {
+        Queue {
+            api: self.api.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    async fn run(&self, line: &str) -> Left {
+        run(&mut self.command(line)).await
+    }
+
+    /// Runs a command that reads this.
+    async fn feed(&self, line: &str, stdin: &[u8]) -> Left {
+        let mut child = self.command(line).stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        // A command that refuses its arguments does not read.
+        let _ = pipe.write_all(stdin).await;
+        drop(pipe);
+        end_of(child).await
+    }
+
+    /// Makes a dead item of the first one of a queue, and a done one of the second.
+    async fn work_on(&self, queue: &str) {
+        let program = "test $1 != 1 || { echo no ones >&2; exit 9; }; echo $1";
+        let mut worker = gangline(&["work", "--dead-codes=9", "--", "sh", "-c", program, "sh"]);
+        worker
+            .env("GANGLINE_URL", &self.server.url)
+            .env("GANGLINE_TOKEN", TOKEN)
+            .env("GANGLINE_WORKER", "rex")
+            .env("GANGLINE_QUEUE", queue);
+        assert_eq!(run(&mut worker).await.code, Some(0));
+    }
+}
+
+/// Replaces what differs from run to run: ages, times, ids.
+fn steady(text: &str) -> String {
+    let is_age = |word: &str| {
+        let number = word.strip_suffix('s').unwrap_or("x");
+        number.parse::<u64>().is_ok()
+    };
+    let words = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let steady = words
+            .iter()
+            .map(|word| if is_age(word) { "AGE" } else { word });
+        steady.collect::<Vec<_>>().join(" ")
+    };
+    text.lines().map(words).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn a_push_says_how_the_queue_is_and_what_comes_next() {
+    let service = Service::start().await;
+    let left = service.feed("push images", b"a\nb c\n").await;
+    assert_eq!((left.code, &*left.stdout), (Some(0), ""));
+    insta::assert_snapshot!(left.stderr, @r"
+    images: 2 items added
+    images is open: 2 ready; when no more come, seal it: gangline seal images
+    ");
+    let left = service.feed("push images --seal", b"b c\nd\n").await;
+    insta::assert_snapshot!(left.stderr, @r"
+    images: 1 items added, 1 were there before
+    images is sealed: 3 ready; to wait for it: gangline wait images
+    ");
+    let left = service.feed("push images", b"e\n").await;
+    assert_eq!(left.code, Some(1));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: queue images is sealed: it takes no more items from outside
+    hint: gangline get queues shows how queues are; a new batch needs a queue of another name
+    ");
+}
+
+#[tokio::test]
+async fn items_come_from_csv_with_the_fields_of_its_header() {
+    let service = Service::start().await;
+    let csv = b"name,size\n\"a, b\",1\nc,\"2\n3\"\n";
+    let left = service.feed("push rows --csv --seal", csv).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    let left = service.run("get items rows -o json").await;
+    let items: Vec<Value> = serde_json::from_str(&left.stdout).unwrap();
+    let payloads: Vec<&Value> = items.iter().map(|item| &item["payload"]).collect();
+    assert_eq!(
+        json!(payloads),
+        json!([{"name": "a, b", "size": "1"}, {"name": "c", "size": "2\n3"}])
+    );
+    let left = service
+        .feed("push broken --csv --seal", b"a,b\n1,2\n3\n")
+        .await;
+    assert_eq!(left.code, Some(2));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: stdin, line 3, column 1: 1 fields, and the header names 2
+    hint: the first line names the fields; a value with a comma, a quote or a line end stands in quotes, a quote in it twice
+    ");
+    let status = service.queue("broken").get("").await;
+    assert_ne!(status.body["phase"], "sealed", "{}", status.body);
+}
+
+#[tokio::test]
+async fn queues_are_shown_in_every_format() {
+    let service = Service::start().await;
+    let left = service.run("get queues").await;
+    assert_eq!((left.code, &*left.stdout), (Some(0), ""));
+    assert_eq!(left.stderr, "gangline: there are no queues\n");
+    service.run("push images --range 1..2 --seal").await;
+    service.run("push a-longer-name --range 1..3").await;
+    let left = service.run("get queues").await;
+    insta::assert_snapshot!(steady(&left.stdout), @r"
+    NAME            PHASE    READY   DELAYED   LEASED   DONE   DEAD   AGE
+    a-longer-name   open     3       0         0        0      0      AGE
+    images          sealed   2       0         0        0      0      AGE
+    ");
+    let wide = service.run("get queue images -o wide").await;
+    assert!(
+        wide.stdout.contains("WORKERS   RATE     LEFT"),
+        "{}",
+        wide.stdout
+    );
+    let names = service.run("get q -o name").await;
+    assert_eq!(names.stdout, "queue/a-longer-name\nqueue/images\n");
+    let all = service.run("get queues -o json").await;
+    let all: Value = serde_json::from_str(&all.stdout).unwrap();
+    let one = service.run("get queue images -o json").await;
+    let one: Value = serde_json::from_str(&one.stdout).unwrap();
+    assert_eq!((&all[1], &one["counts"]["ready"]), (&one, &json!(2)));
+    let yaml = service.run("get queue images -o yaml").await;
+    assert!(yaml.stdout.contains("\nphase: sealed\n"), "{}", yaml.stdout);
+    let none = service.run("get queues -n elsewhere -o json").await;
+    assert_eq!(none.stdout, "[]\n");
+}
+
+#[tokio::test]
+async fn workers_items_and_dead_items_are_those_of_a_queue() {
+    let service = Service::start().await;
+    service.run("push numbers --range 1..2 --seal").await;
+    let left = service.run("get items numbers").await;
+    insta::assert_snapshot!(steady(&left.stdout), @r"
+    ID   STATE   KEY   ATTEMPTS   WORKER   SINCE
+    1    ready   1:1   0          <none>   <none>
+    2    ready   1:2   0          <none>   <none>
+    ");
+    service.work_on("numbers").await;
+    let left = service.run("get dead numbers -o wide").await;
+    insta::assert_snapshot!(steady(&left.stdout), @r"
+    ID   KEY   ATTEMPTS   SINCE   ERROR                  PAYLOAD
+    1    1:1   1          AGE      exit code 9: no ones   1
+    ");
+    let left = service.run("get items numbers --state done -o name").await;
+    assert_eq!(left.stdout, "item/2\n");
+    let left = service.run("get items numbers --limit 1 -o name").await;
+    assert_eq!(left.stdout, "item/1\n");
+    assert_eq!(
+        left.stderr,
+        "gangline: only the first 1 items; --limit gives more\n"
+    );
+    let queue = service.queue("open");
+    queue.push(&[json!(12_345_678_901_234_567_890_u64)]).await;
+    queue.open("rex", 1).await;
+    let left = service.run("get workers open").await;
+    insta::assert_snapshot!(steady(&left.stdout), @r"
+    NAME   HOLDS   DONE   IDLE     AGE
+    rex    1       0      <none>   AGE
+    ");
+    let left = service.run("get items open -o json").await;
+    assert!(
+        left.stdout.contains("12345678901234567890"),
+        "{}",
+        left.stdout
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_shown_is_said_with_what_to_do() {
+    let service = Service::start().await;
+    let left = service.run("get images").await;
+    assert_eq!(left.code, Some(2));
+    assert!(
+        left.stderr.contains("gangline get queue images"),
+        "{}",
+        left.stderr
+    );
+    let left = service.run("get items").await;
+    assert_eq!(left.code, Some(2));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: items are those of a queue, and none is named
+    hint: gangline get items QUEUE
+    ");
+    let left = service.run("get queue nothing").await;
+    assert_eq!(left.code, Some(1));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: queue nothing does not exist
+    hint: gangline get queues shows those that there are; gangline push makes one
+    ");
+    let left = service.run("get queues --token another").await;
+    assert_eq!(left.code, Some(77), "{}", left.stderr);
+    assert!(left.stderr.contains("hint: "), "{}", left.stderr);
+}
+
+#[tokio::test]
+async fn a_watched_queue_is_shown_again_when_it_has_changed() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let service = Service::start().await;
+    service.run("push numbers --range 1..2").await;
+    let mut child = service
+        .command("get queue numbers --watch")
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = async || lines.next_line().await.unwrap().unwrap();
+    assert!(next().await.starts_with("NAME"));
+    assert!(next().await.contains("open    2"));
+    service.run("push numbers --range 3..3").await;
+    assert!(next().await.contains("open    3"));
+    service.run("seal numbers").await;
+    assert!(next().await.contains("sealed"));
+    child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_the_queue_and_its_code_says_how() {
+    let service = Service::start().await;
+    service.run("push numbers --range 1..2 --seal").await;
+    let waiting = service.command("wait numbers").spawn().unwrap();
+    service.work_on("numbers").await;
+    let left = end_of(waiting).await;
+    assert_eq!(left.code, Some(1), "{}", left.stderr);
+    let certificate: Value = serde_json::from_str(&left.stdout).unwrap();
+    assert_eq!(certificate["counts"]["dead"], 1);
+    let left = service.run("wait queue/numbers --max-dead-items 1").await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    let queue = service.queue("stopped");
+    queue.push(&[json!(1)]).await;
+    let stop = json!({"outcome": "success"});
+    queue.post("/stop", stop).await.ok();
+    let left = service.run("wait stopped").await;
+    assert_eq!(left.code, Some(1), "an abandoned item is no success");
+    let left = service.run("wait pod/a").await;
+    assert_eq!(left.code, Some(2));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: pod/a is not waited for
+    hint: gangline wait QUEUE, or gangline wait job/NAME
+    ");
+}
+
+#[tokio::test]
+async fn an_interrupted_wait_says_how_to_wait_again() {
+    use nix::sys::signal::{Signal, kill};
+    let service = Service::start().await;
+    service.run("push numbers --range 1..2").await;
+    let waiting = service
+        .command("--log=gangline=debug,warn wait numbers")
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(waiting.id().unwrap()).unwrap();
+    // Before it listens for signals, one ends it without a word: so the status file is asked.
+    let mask = format!("/proc/{pid}/status");
+    let catches = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with("SigCgt:"));
+        let bits = line.and_then(|line| u64::from_str_radix(line[7..].trim(), 16).ok());
+        bits.is_some_and(|bits| bits & (1 << (Signal::SIGINT as u32 - 1)) != 0)
+    };
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !catches(&std::fs::read_to_string(&mask).unwrap()) {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    kill(nix::unistd::Pid::from_raw(pid), Signal::SIGINT).unwrap();
+    let left = end_of(waiting).await;
+    assert_eq!(left.code, Some(130), "{}", left.stderr);
+    insta::assert_snapshot!(left.stderr, @"gangline: it goes on without being waited for; to wait again: gangline wait numbers");
+}
+
+#[tokio::test]
+async fn a_deleted_queue_ends_a_wait() {
+    let service = Service::start().await;
+    service.run("push numbers --range 1..2").await;
+    let left = service.run("delete numbers").await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    let left = service.run("wait numbers").await;
+    assert_eq!(left.code, Some(1), "{}", left.stderr);
+    let answer = service.queue("numbers").bare(Method::GET, "").await;
+    assert_eq!(answer.refused(404), "queue_not_found");
+}
