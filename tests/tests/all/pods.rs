@@ -226,7 +226,7 @@ async fn a_manifest_that_cannot_run_is_refused_with_what_is_wrong() {
             ),
             "spec.managedBy names another controller, \"foo.dev/x\"",
         ),
-        ("kind: Pod\n", "must hold a Job, and holds none"),
+        ("kind: Pod\n", "holds a Pod, and a run is of a Job"),
         (
             &format!("{job}{spec}---\n{job}{spec}"),
             "exactly one Job, not 2",

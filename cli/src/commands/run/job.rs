@@ -198,10 +198,20 @@ struct PodWatch {
     pods: Api<Pod>,
     selector: String,
     logs: Logs,
-    /// By uid, how many starts of a Pod's container are shown, and who shows the next ones.
-    followed: HashMap<String, (i32, mpsc::UnboundedSender<i32>)>,
+    /// By uid.
+    followed: HashMap<String, Followed>,
     lost: HashSet<String>,
     followers: JoinSet<()>,
+}
+
+/// A Pod whose logs are shown.
+struct Followed {
+    /// How many starts of its container.
+    shown: i32,
+    /// Who shows the next ones, while there may be some.
+    starts: Option<mpsc::UnboundedSender<i32>>,
+    /// All is shown.
+    ended: CancellationToken,
 }
 
 impl PodWatch {
@@ -235,24 +245,58 @@ impl PodWatch {
         while self.followers.join_next().await.is_some() {}
     }
 
-    /// A container that is run again has a log of its own.
+    /// A container that is run again has a log of its own. What a Pod writes comes after what those
+    /// wrote that had ended before it began.
     fn show_starts(&mut self, pod: &Pod) {
         let container = pod.status.container_statuses.first();
         let restarts = container.map_or(0, |container| container.restart_count);
-        let (shown, starts) = self
-            .followed
-            .entry(pod.uid().to_owned())
-            .or_insert_with(|| {
-                let (sender, starts) = mpsc::unbounded_channel();
-                let (from, name) = ((self.client.clone(), self.pods.clone()), pod.name());
-                let follower = show_logs(from, name.to_owned(), self.logs, starts);
-                self.followers.spawn(follower);
-                (0, sender)
-            });
-        while *shown <= restarts {
+        if !self.followed.contains_key(pod.uid()) {
+            let followed = self.follow(pod.name());
+            self.followed.insert(pod.uid().to_owned(), followed);
+        }
+        let Some(followed) = self.followed.get_mut(pod.uid()) else {
+            return;
+        };
+        let Some(starts) = &followed.starts else {
+            return;
+        };
+        while followed.shown <= restarts {
             // It is there as long as its sender.
-            let _ = starts.send(*shown);
-            *shown += 1;
+            let _ = starts.send(followed.shown);
+            followed.shown += 1;
+        }
+        if matches!(
+            pod.status.phase,
+            Some(PodPhase::Succeeded | PodPhase::Failed)
+        ) {
+            followed.starts = None;
+        }
+    }
+
+    fn follow(&mut self, name: &str) -> Followed {
+        let over =
+            |followed: &&Followed| followed.starts.is_none() && !followed.ended.is_cancelled();
+        let before: Vec<CancellationToken> = self
+            .followed
+            .values()
+            .filter(over)
+            .map(|followed| followed.ended.clone())
+            .collect();
+        let ended = CancellationToken::new();
+        let (sender, starts) = mpsc::unbounded_channel();
+        let (from, logs) = ((self.client.clone(), self.pods.clone()), self.logs);
+        let (name, guard) = (name.to_owned(), ended.clone().drop_guard());
+        self.followers.spawn(async move {
+            let _guard = guard;
+            for earlier in before {
+                earlier.cancelled().await;
+            }
+            show_logs(from, name, logs, starts).await;
+        });
+        Followed {
+            shown: 0,
+            starts: Some(sender),
+            ended,
         }
     }
 

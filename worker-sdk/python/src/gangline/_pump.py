@@ -110,6 +110,8 @@ class Pump:
         self._running: dict[int, Running] = {}
         self._settles: deque[str] = deque()
         self._in_flight: list[str] = []
+        # A settle that stops the queue is not answered yet: nothing more is begun.
+        self._stopping = False
         self._started: list[int] = []
         self._handler_time: Optional[float] = None
         self._ask_at = 0.0
@@ -147,7 +149,8 @@ class Pump:
         with self.news:
             while self.end is None:
                 now = time.monotonic()
-                if self._leaving is None and self._ready and len(self._running) < self.hands:
+                may_begin = self._leaving is None and not self._stopping
+                if may_begin and self._ready and len(self._running) < self.hands:
                     return self._start(self._ready.popleft(), now)
                 if now >= until or (self._leaving is not None and until < math.inf):
                     return None
@@ -181,6 +184,7 @@ class Pump:
                     and running.attempt >= self.config.attempts:
                 verdict = Verdict(verdict.id, "dead", error=verdict.error)
             if verdict.stop is not None:
+                self._stopping = True
                 self._linger_until = 0.0
             elif not self._settles:
                 fast = self._handler_time < LINGER_SECONDS
@@ -329,6 +333,8 @@ class Pump:
                 with self.news:
                     self._absorb(asked_as, text)
                     self._in_flight = []
+                    if not self._settles:
+                        self._stopping = False
                     self._settle_at = self._ask_at = 0.0
                     self._changed()
             except GanglineError as error:
