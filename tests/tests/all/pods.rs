@@ -270,7 +270,7 @@ async fn a_manifest_that_cannot_run_is_refused_with_what_is_wrong() {
         ),
         (
             &format!("{job}{spec}---\napiVersion: apps/v1\nkind: Deployment\n"),
-            "no \"Deployment\"",
+            "\"Deployment\" of \"apps/v1\" is no kind that is known here",
         ),
     ];
     for (text, wanted) in cases {
