@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -18,8 +18,8 @@ use super::supervisor::{Reply, Request, Spec};
 const STARTS_PER_CORE: usize = 2;
 /// How many supervisors are kept without a run; they leave by themselves after a while.
 const IDLE_MAX: usize = 32;
-/// A run is handed on when the supervisor that was to take it has left, which each may do once.
-const HANDS_MAX: usize = 8;
+/// How many new supervisors may end before they take a run, until it is given up.
+const SPAWNS_MAX: usize = 3;
 
 /// The turn to start a run.
 pub(super) struct Permit<'a>(Option<SemaphorePermit<'a>>);
@@ -107,10 +107,18 @@ impl Supervisors {
             run: run.path().to_owned(),
             spec,
         };
-        for _ in 0..HANDS_MAX {
-            let mut link = self.take()?;
+        let mut spawns = 0;
+        while spawns < SPAWNS_MAX {
+            // All that are idle may have left by now.
+            let mut link = if let Some(idle) = self.take() {
+                idle
+            } else {
+                spawns += 1;
+                self.spawn()?
+            };
             let reply = match link.send(&request).await {
-                Ok(()) => link.reply(&mut Vec::new()).await?,
+                // One that has left with our words unread resets the connection.
+                Ok(()) => link.reply(&mut Vec::new()).await.unwrap_or(None),
                 Err(_) => None,
             };
             match reply {
@@ -131,18 +139,17 @@ impl Supervisors {
     }
 
     /// The newest idle supervisor, so that those that are not needed get to leave.
-    fn take(&self) -> io::Result<Link> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        idle.map_or_else(|| self.spawn(), Ok)
+    fn take(&self) -> Option<Link> {
+        self.idle().pop()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a supervisor whose run has ended.
     pub(super) fn give_back(&self, link: Link) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle();
         if idle.len() < IDLE_MAX {
             idle.push(link);
         }

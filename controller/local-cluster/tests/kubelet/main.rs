@@ -70,6 +70,7 @@ const CLAIMS: &[Claim] = claims! {
         an_end_while_no_server_ran_is_not_lost
         a_found_run_can_be_stopped
         a_killed_supervisor_is_an_unknown_status_and_leaves_nothing
+        a_run_starts_although_all_idle_supervisors_have_left
         a_state_of_an_earlier_boot_is_not_believed
         a_run_is_carried_out_once
         a_line_that_was_cut_off_is_none

@@ -111,6 +111,27 @@ pub(crate) async fn a_killed_supervisor_is_an_unknown_status_and_leaves_nothing(
     .await;
 }
 
+pub(crate) async fn a_run_starts_although_all_idle_supervisors_have_left() {
+    let world = World::new();
+    let uids: Vec<String> = (0..12).map(|number| format!("p{number}")).collect();
+    let mut fifos = Vec::new();
+    for uid in &uids {
+        fifos.push(held(&world, uid).await);
+    }
+    for fifo in fifos {
+        let_go(fifo).await;
+    }
+    for uid in &uids {
+        assert_eq!(world.api.ended(uid).await.1, 7);
+        let supervisor = world.run_of(uid, 0).supervisor().unwrap();
+        kill(Pid::from_raw(supervisor.pid), Signal::SIGKILL).unwrap();
+        let has_left = || (!supervisor.alive()).then_some(());
+        poll(has_left, "the supervisor's leave").await;
+    }
+    world.api.apply(script("later", "exit 7", json!({})));
+    assert_eq!(world.api.ended("later").await.2, "Error");
+}
+
 pub(crate) async fn a_state_of_an_earlier_boot_is_not_believed() {
     let world = World::new();
     let own = i32::try_from(std::process::id()).unwrap();
