@@ -44,6 +44,20 @@ pub const QUEUE_UID: &str = "gangline.dev/queue-uid";
 /// How far the queue has come, for people; written by the controller.
 pub const PROGRESS: &str = "gangline.dev/progress";
 
+/// What the names of Gangline's annotations begin with.
+pub const ANNOTATION_PREFIX: &str = "gangline.dev/";
+/// The annotations of a Job that say something about its queue.
+pub const QUEUE_SETTINGS: [&str; 8] = [
+    QUEUE_ITEMS,
+    FIRST_SUCCESS,
+    DRAIN_SECONDS,
+    MAX_DEAD_ITEMS,
+    STOP_AT_DEAD_ITEMS,
+    SCALE_TO_ITEMS,
+    IDLE_SECONDS,
+    WRAP,
+];
+
 /// Where workers find the queue service.
 pub const ENV_URL: &str = "GANGLINE_URL";
 /// The queue, as workers name it.

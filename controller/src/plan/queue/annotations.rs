@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::api::names::{
-    DRAIN_SECONDS, FIRST_SUCCESS, IDLE_SECONDS, MAX_DEAD_ITEMS, QUEUE, QUEUE_ITEMS, SCALE_TO_ITEMS,
-    STOP_AT_DEAD_ITEMS, WRAP,
+    ANNOTATION_PREFIX, DRAIN_SECONDS, FIRST_SUCCESS, IDLE_SECONDS, MAX_DEAD_ITEMS, PROGRESS, QUEUE,
+    QUEUE_ITEMS, QUEUE_SETTINGS, QUEUE_UID, SCALE_TO_ITEMS, STOP_AT_DEAD_ITEMS, WRAP,
 };
 use crate::api::{CompletionMode, Job, JobSpec};
 
@@ -95,6 +95,12 @@ pub enum AnnotationError {
         /// What it is.
         value: String,
     },
+    /// It has the prefix of Gangline, and no meaning.
+    #[error(
+        "annotation {0} means nothing: there are {QUEUE} and, beside it, {names}",
+        names = QUEUE_SETTINGS.join(", ")
+    )]
+    Unknown(String),
     /// Nothing to wrap.
     #[error("annotation {WRAP} needs a command in the first container of the template")]
     NothingToWrap,
@@ -103,8 +109,9 @@ pub enum AnnotationError {
 impl AnnotationError {
     /// Returns the annotation that makes no sense.
     #[must_use]
-    pub fn annotation(&self) -> &'static str {
+    pub fn annotation(&self) -> &str {
         match self {
+            Self::Unknown(key) => key,
             Self::Name(_) | Self::Namespace { .. } | Self::Kind => QUEUE,
             Self::WithoutQueue(key) | Self::Value { key, .. } => key,
             Self::NothingToWrap => WRAP,
@@ -117,7 +124,11 @@ impl AnnotationError {
         match self {
             Self::Name(source) => source.to_string(),
             Self::Value { wanted, .. } => format!("must be {wanted}"),
-            Self::Namespace { .. } | Self::Kind | Self::WithoutQueue(_) | Self::NothingToWrap => {
+            Self::Namespace { .. }
+            | Self::Kind
+            | Self::WithoutQueue(_)
+            | Self::Unknown(_)
+            | Self::NothingToWrap => {
                 let text = self.to_string();
                 let name = format!("annotation {} ", self.annotation());
                 text.strip_prefix(&name).unwrap_or(&text).to_owned()
@@ -169,18 +180,11 @@ impl QueueSpec {
     ///
     /// The first annotation that makes no sense, or a Job that cannot have a queue.
     pub fn of(job: &Job) -> Result<Option<Self>, AnnotationError> {
+        if let Some(key) = unknown(job) {
+            return Err(AnnotationError::Unknown(key.into()));
+        }
         let Some(name) = job.annotation(QUEUE) else {
-            let settings = [
-                QUEUE_ITEMS,
-                FIRST_SUCCESS,
-                DRAIN_SECONDS,
-                MAX_DEAD_ITEMS,
-                STOP_AT_DEAD_ITEMS,
-                SCALE_TO_ITEMS,
-                IDLE_SECONDS,
-                WRAP,
-            ];
-            let lonely = settings
+            let lonely = QUEUE_SETTINGS
                 .into_iter()
                 .find(|key| job.annotation(key).is_some());
             return lonely.map_or(Ok(None), |key| Err(AnnotationError::WithoutQueue(key)));
@@ -221,6 +225,16 @@ impl QueueSpec {
             wrap,
         }))
     }
+}
+
+/// Returns an annotation with Gangline's prefix that is none of Gangline's.
+fn unknown(job: &Job) -> Option<&str> {
+    let known = [QUEUE, QUEUE_UID, PROGRESS];
+    let annotations = job.metadata.annotations.iter().flatten();
+    annotations
+        .map(|(key, _)| key.as_str())
+        .filter(|key| key.starts_with(ANNOTATION_PREFIX))
+        .find(|key| !known.contains(key) && !QUEUE_SETTINGS.contains(key))
 }
 
 /// The queue of a Job is always in the Job's namespace.

@@ -34,6 +34,18 @@ fn annotations_that_mean_nothing_are_refused_by_name() {
         json!({ "gangline.dev/queue": "Images" }),
         "annotation gangline.dev/queue does not name a queue",
     );
+    refused(
+        json!({ "gangline.dev/drain-second": "5" }),
+        "annotation gangline.dev/drain-second means nothing: there are gangline.dev/queue and, beside it, \
+         gangline.dev/items, gangline.dev/first-success, gangline.dev/drain-seconds, \
+         gangline.dev/max-dead-items, gangline.dev/stop-at-dead-items, gangline.dev/scale-to-items, \
+         gangline.dev/idle-seconds, gangline.dev/wrap",
+    );
+    let misspelt = json!({ "metadata": { "annotations": { "gangline.dev/Queue": "images" } } });
+    assert_eq!(
+        QueueSpec::of(&job(misspelt)),
+        Err(AnnotationError::Unknown("gangline.dev/Queue".into()))
+    );
     let indexed = job(json!({ "spec": { "completionMode": "Indexed", "completions": 3 } }));
     assert_eq!(QueueSpec::of(&indexed), Err(AnnotationError::Kind));
     let many = job(json!({ "spec": { "completions": 2 } }));
@@ -45,7 +57,7 @@ fn what_a_job_says_is_judged_by_its_json_too() {
     let check = |annotations: Value, spec: Value| {
         let metadata = json!({ "name": "a", "namespace": "default", "annotations": annotations });
         let error = QueueSpec::check(&json!({ "metadata": metadata, "spec": spec })).err()?;
-        Some((error.annotation(), error.rule()))
+        Some((error.annotation().to_owned(), error.rule()))
     };
     let rule = |annotations: Value| check(annotations, json!({})).unwrap();
     assert_eq!(check(json!({ QUEUE: "$(job)" }), json!({})), None);
@@ -53,7 +65,7 @@ fn what_a_job_says_is_judged_by_its_json_too() {
     assert_eq!(
         check(json!({ QUEUE: "a" }), json!({ "completions": 5 })),
         Some((
-            QUEUE,
+            QUEUE.into(),
             "needs a Job with completionMode NonIndexed, and completions absent or 1".into()
         ))
     );
@@ -62,13 +74,16 @@ fn what_a_job_says_is_judged_by_its_json_too() {
     assert_eq!(
         rule(json!({ QUEUE: "a", "gangline.dev/drain-seconds": "-1" })),
         (
-            "gangline.dev/drain-seconds",
+            "gangline.dev/drain-seconds".into(),
             "must be a whole number of seconds".into()
         )
     );
     assert_eq!(
         rule(json!({ "gangline.dev/wrap": "true" })),
-        ("gangline.dev/wrap", "needs gangline.dev/queue".into())
+        (
+            "gangline.dev/wrap".into(),
+            "needs gangline.dev/queue".into()
+        )
     );
     let (annotation, rule) = rule(json!({ QUEUE: "A_B" }));
     assert_eq!(annotation, QUEUE);
