@@ -1,8 +1,8 @@
 //! Who waits for what: held lease requests, held heartbeats, and those who wait for the end.
 //!
 //! A waiter asks the store again after it was woken; the hub itself decides nothing. Waking too
-//! many is only slow, waking too few would be a hang, so whoever was woken and goes away without
-//! having asked again wakes the next one.
+//! many is only slow, waking too few would be a hang, so whoever was woken and cannot take what
+//! there is, since it goes away or for reasons of its own, wakes the next one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,6 +69,7 @@ pub struct Waiter {
     wanted: Wanted,
     woken: oneshot::Receiver<()>,
     heard: bool,
+    served: bool,
 }
 
 impl Waiter {
@@ -78,11 +79,20 @@ impl Waiter {
         let _ = (&mut self.woken).await;
         self.heard = true;
     }
+
+    /// Notes that the next in line need not be woken on this one's account: it has what there was,
+    /// or there was nothing any more.
+    pub fn serve(&mut self) {
+        self.served = true;
+    }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if self.wanted == Wanted::Items && !self.heard && self.woken.try_recv().is_ok() {
+        if self.wanted == Wanted::Items
+            && !self.served
+            && (self.heard || self.woken.try_recv().is_ok())
+        {
             self.hub.wake_leases(&self.queue, 1);
         }
     }
@@ -127,6 +137,7 @@ impl Hub {
             wanted,
             woken,
             heard: false,
+            served: false,
         }
     }
 
@@ -222,6 +233,24 @@ mod tests {
         });
         drop(first);
         assert!(is_woken(&mut second));
+    }
+
+    #[tokio::test]
+    async fn a_waiter_that_was_woken_and_could_take_nothing_wakes_the_next() {
+        let hub = Hub::default();
+        let mut waiters: Vec<Waiter> = (0..3).map(|_| hub.join(&queue(), Wanted::Items)).collect();
+        hub.tell(&Signal::Ready {
+            queue: queue(),
+            items: 1,
+        });
+        let mut first = waiters.remove(0);
+        first.woken().await;
+        drop(first);
+        let mut second = waiters.remove(0);
+        second.woken().await;
+        second.serve();
+        drop(second);
+        assert!(!is_woken(&mut waiters[0]));
     }
 
     #[test]

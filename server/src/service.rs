@@ -136,6 +136,9 @@ impl Service {
             woken = timeout_at(until, waiter.woken()).await.is_ok();
             if woken || until < hold.until {
                 reply = self.exchange_once(queue.clone(), request.clone()).await?;
+                if holds_for_all(&reply) {
+                    waiter.serve();
+                }
             }
         }
         Ok(reply)
@@ -171,6 +174,19 @@ impl Service {
                 return Ok(status);
             }
         }
+    }
+}
+
+/// Tells whether another session that asked now would get no more: this one has what there was, or
+/// has to wait for a reason that is not its own.
+fn holds_for_all(reply: &ExchangeReply) -> bool {
+    match &reply.lease {
+        Some(LeaseReply::Items(_)) => true,
+        Some(LeaseReply::Wait(wait)) => !matches!(
+            wait.reason,
+            WaitReason::LastAttemptAlone | WaitReason::Revoked
+        ),
+        None => reply.over.is_some(),
     }
 }
 

@@ -108,6 +108,7 @@ cases! {
     a_lease_on_a_queue_that_does_not_exist_waits
     a_held_lease_is_woken_by_a_push
     a_held_lease_is_woken_by_the_end
+    a_revoked_session_in_line_keeps_no_item_from_the_next
     a_repeated_lease_request_gets_the_same_items
     a_lease_request_with_an_older_number_is_refused
     a_repeated_first_call_continues_its_session

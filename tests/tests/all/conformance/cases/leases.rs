@@ -71,6 +71,20 @@ pub(crate) async fn a_held_lease_is_woken_by_a_push(q: Queue) {
     assert_eq!(reply.ok()["lease"]["items"].as_array().unwrap().len(), 1);
 }
 
+pub(crate) async fn a_revoked_session_in_line_keeps_no_item_from_the_next(q: Queue) {
+    q.put(json!({})).await.ok();
+    let revoked = q.open("revoked", 1).await;
+    let next = q.open("next", 1).await;
+    // Shorter than after what time a held request is looked at unasked.
+    let lease = json!({"lease": {"number": 2, "max": 1, "waitMs": 4_000}});
+    let (ended, reply, ()) = tokio::join!(revoked.say(lease.clone()), next.say(lease), async {
+        q.post("/workers/revoked/revoke", json!({})).await.ok();
+        q.push(&[json!(1)]).await;
+    });
+    assert_eq!(ended.ok()["sessionEnd"], "revoked");
+    assert_eq!(reply.ok()["lease"]["items"][0]["payload"], 1);
+}
+
 pub(crate) async fn a_held_lease_is_woken_by_the_end(q: Queue) {
     q.put(json!({})).await.ok();
     let session = q.open("w", 1).await;
