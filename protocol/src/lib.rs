@@ -10,6 +10,7 @@
 
 pub mod certificate;
 pub mod dead;
+pub mod digest;
 pub mod error;
 pub mod exchange;
 pub mod explain;

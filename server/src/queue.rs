@@ -10,7 +10,6 @@
 //! outage ends none of them.
 
 pub mod command;
-pub mod digest;
 mod exchange;
 mod explain;
 pub mod fact;

@@ -29,8 +29,8 @@
 //!
 //! [`MemoryQueue`] is the same for what is set up otherwise: several workers, producers, a queue
 //! that is not sealed, a [`Fault`] of the connection, an item that is cancelled in the middle.
-//! It keeps to the rules of the real service as far as one process can see them; its certificate
-//! has no digest, and bounds on sizes are not checked.
+//! It keeps to the rules of the real service as far as one process can see them; bounds on
+//! sizes are not checked.
 
 mod state;
 

@@ -2,12 +2,13 @@
 
 mod explain;
 mod redrive;
+mod results;
 
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 use gangline_worker::Client;
-use gangline_worker::protocol::{ItemId, QueueName, StopOutcome};
+use gangline_worker::protocol::{QueueName, StopOutcome};
 
 use super::connect::ConnectArgs;
 use crate::error::Error;
@@ -38,24 +39,7 @@ pub(crate) enum Command {
     /// Say why a queue is not over yet, and what helps
     Explain(explain::Args),
     /// Write results as lines of JSON, in the order of recording
-    Results {
-        #[command(flatten)]
-        target: Target,
-        /// Go on until the queue is over
-        #[arg(long)]
-        follow: bool,
-        /// Skip so many results; with --order push, those up to this item
-        #[arg(long, default_value_t = 0)]
-        cursor: u64,
-        /// In which order
-        #[arg(
-            long,
-            value_enum,
-            default_value = "recorded",
-            conflicts_with = "follow"
-        )]
-        order: Order,
-    },
+    Results(results::Args),
 }
 
 /// The queue and its service.
@@ -74,15 +58,6 @@ pub(crate) enum Outcome {
     Success,
     /// The job has failed
     Failure,
-}
-
-/// In which order results come.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Order {
-    /// As they were recorded
-    Recorded,
-    /// As their items were pushed; complete once the queue is over
-    Push,
 }
 
 impl Target {
@@ -122,25 +97,7 @@ impl Command {
                 show(&stopped.await?)?;
             }
             Self::Explain(args) => args.run().await?,
-            Self::Results {
-                target,
-                follow,
-                cursor,
-                order,
-            } => {
-                let (client, queue) = target.open()?;
-                let mut results = match order {
-                    Order::Recorded => client.results(&queue, cursor, follow).await?,
-                    Order::Push => client.results_as_pushed(&queue, ItemId(cursor)).await?,
-                };
-                while let Some(part) = results
-                    .chunk()
-                    .await
-                    .map_err(gangline_worker::ClientError::from)?
-                {
-                    output::data(&part).map_err(|error| Error::disk(format!("stdout: {error}")))?;
-                }
-            }
+            Self::Results(args) => args.run().await?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use gangline_protocol::limits::ATTEMPTS_MAX;
 use gangline_protocol::{Counts, ItemId};
 
-use super::digest::Digest;
 use super::items::{Found, Place};
 use super::state::Queue;
+use gangline_protocol::digest::Digest;
 
 impl Queue {
     /// Recounts everything and compares.

@@ -433,7 +433,7 @@ impl Queues {
             created_at: Timestamp(0),
             ended_at: Timestamp(0),
             counts: Counts::default(),
-            digest: super::digest::Digest::default().to_hex(),
+            digest: gangline_protocol::digest::Digest::default().to_hex(),
             history_uncertain: false,
         }
     }

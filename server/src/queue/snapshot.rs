@@ -9,7 +9,6 @@ use gangline_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::digest::Digest;
 use super::fact::{Created, Ended, JsonText, MoreSettings, Record};
 use super::items::{Extra, Found, Holder, Item, Place, Slot};
 use super::lanes::Standing;
@@ -17,6 +16,7 @@ use super::queues::Queues;
 use super::results::ResultRecord;
 use super::sessions::{EndedSession, Session};
 use super::state::{KeyHash, Queue};
+use gangline_protocol::digest::Digest;
 
 /// Bytes of payloads and results after which a part is full.
 const PART_BYTES: usize = 1 << 20;

@@ -9,7 +9,6 @@ use gangline_protocol::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::digest::Digest;
 use super::explain::Took;
 use super::fact::{
     AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, MoreSettings, SessionEndRecord,
@@ -18,6 +17,7 @@ use super::items::{Extra, Holder, Item, Items, Place, Slot};
 use super::lanes::{Lanes, Standing};
 use super::results::ResultRecord;
 use super::sessions::{Session, Sessions};
+use gangline_protocol::digest::Digest;
 
 /// One batch of items with its settings, phase and uid.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use gangline_protocol::digest::Digest;
 use gangline_protocol::limits::PRIORITY_DEFAULT;
 use gangline_protocol::{
     Certificate, Counts, EndCause, EndPhase, ErrorCode, ExchangeReply, ExchangeRequest, ItemId,
@@ -109,6 +110,16 @@ impl State {
             } += 1;
         }
         counts
+    }
+
+    fn digest(&self) -> Box<str> {
+        let mut digest = Digest::default();
+        for (id, entry) in self.ids() {
+            if entry.state == ItemState::Done {
+                digest.add(id, entry.result.as_ref().map_or("null", |json| json.get()));
+            }
+        }
+        digest.to_hex()
     }
 
     // What producers do, and people.
@@ -256,7 +267,7 @@ impl State {
             created_at: Timestamp(0),
             ended_at: Timestamp(self.now_ms),
             counts: self.counts(),
-            digest: "".into(),
+            digest: self.digest(),
             history_uncertain: false,
         });
     }

@@ -4,8 +4,8 @@ use gangline_protocol::limits::{ERROR_BYTES_MAX, PRIORITY_DEFAULT};
 use gangline_protocol::{NewItem, QueueSettings, Settle, SettleOutcome, StopOutcome};
 use redis::Cmd;
 
-use crate::queue::digest::Digest;
 use crate::queue::{cut_front, key_hash};
+use gangline_protocol::digest::Digest;
 
 /// Lua's numbers are doubles: from here on they skip integers.
 const EXACT_MAX: u64 = 1 << 53;

@@ -9,7 +9,7 @@ use redis::{Cmd, RedisError, Value};
 use sha2::{Digest, Sha256};
 
 use super::connection::Connection;
-use crate::queue::digest::hex;
+use gangline_protocol::digest::hex;
 
 pub(super) const HEAD: &str = include_str!("head.lua");
 

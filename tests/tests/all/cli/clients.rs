@@ -313,3 +313,77 @@ async fn a_deleted_queue_ends_a_wait() {
     let answer = service.queue("numbers").bare(Method::GET, "").await;
     assert_eq!(answer.refused(404), "queue_not_found");
 }
+
+#[tokio::test]
+async fn results_are_held_to_the_certificate_of_their_queue() {
+    let service = Service::start().await;
+    service.run("push numbers --range 1..4").await;
+    let left = service.run("results numbers --verify").await;
+    assert_eq!((left.code, &*left.stdout), (Some(1), ""));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: numbers is not over: it has no certificate yet
+    hint: wait for its end: gangline wait numbers
+    ");
+    service.run("seal numbers").await;
+    service.work_on("numbers").await;
+    let digest = service.queue("numbers").get("").await.ok()["certificate"]["digest"].take();
+    let digest = digest.as_str().unwrap();
+    let left = service.run("results numbers --verify").await;
+    let url = &service.server.url;
+    let verified = |of: &str| format!("{of}: the 3 results of numbers, digest {digest}\n");
+    assert_eq!(
+        (left.code, left.stdout),
+        (Some(0), verified(url)),
+        "{}",
+        left.stderr
+    );
+
+    let results = service.run("results numbers").await.stdout;
+    let lines: Vec<&str> = results.lines().collect();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("copy");
+    let verify = async |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let line = format!("results numbers --verify --file {}", file.display());
+        let left = service.run(&line).await;
+        let name = file.display().to_string();
+        (
+            left.code,
+            left.stdout.replace(&name, "copy"),
+            left.stderr
+                .replace(&name, "copy")
+                .lines()
+                .filter(|line| line.starts_with("item ") || line.contains(", line "))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
+    };
+    // Whatever their order.
+    let shuffled = [lines[2], lines[0], lines[1]].join("\n");
+    assert_eq!(
+        verify(shuffled).await,
+        (Some(0), verified("copy"), String::new())
+    );
+    let (code, stdout, differences) = verify(
+        [
+            lines[0],
+            lines[0],
+            &lines[1].replace("\"id\":3", "\"id\":9"),
+        ]
+        .join("\n"),
+    )
+    .await;
+    assert_eq!((code, &*stdout), (Some(1), ""));
+    insta::assert_snapshot!(differences, @r"
+    item 2 is there more than once
+    item 3 is missing
+    item 4 is missing
+    item 9 has no result in the queue
+    ");
+    let (code, _, differences) = verify(results.replace("\"4", "\"5")).await;
+    assert_eq!(code, Some(1));
+    insta::assert_snapshot!(differences, @"item 4 has another result");
+    let (code, _, said) = verify([lines[0], "{}"].join("\n")).await;
+    assert_eq!(code, Some(1));
+    insta::assert_snapshot!(said, @"gangline: copy, line 2: this is no result of a queue: missing field `id` at line 1 column 2");
+}

@@ -1,6 +1,6 @@
 //! The digest of a queue's results.
 
-use gangline_protocol::ItemId;
+use crate::ids::ItemId;
 use sha2::{Digest as _, Sha256};
 
 /// Sum modulo 2^256 of SHA-256(id as 8 bytes big-endian ‖ result bytes).
