@@ -201,6 +201,10 @@ pub const JOB_TEXT_BYTES_MAX: usize = 1_024;
 /// A full report of 200 Pods is some 60 KiB, and most have a dozen.
 pub const JOB_REPORTS_MAX: usize = 1_000;
 
+/// Queues that have gone and are remembered for clients of `/v1/events` that come again; one that
+/// has missed more is told everything anew.
+pub const EVENTS_GONE_MAX: usize = 1_024;
+
 /// Points of time in the history of one queue; as it grows, every second one is left out.
 ///
 /// Enough for a smooth line on a screen.

@@ -49,6 +49,7 @@ pub(crate) struct App {
     pub(crate) gate: Gate,
     pub(crate) history: History,
     pub(crate) jobs: Arc<dyn JobStore>,
+    journal: events::Journal,
 }
 
 impl FromRef<App> for Tokens {
@@ -65,6 +66,7 @@ pub fn router(service: Service, gate: Gate, history: History, jobs: Arc<dyn JobS
         gate: gate.clone(),
         history,
         jobs,
+        journal: events::Journal::default(),
     };
     let queue = Router::new()
         .route(

@@ -27,8 +27,8 @@ export class Refused extends Error {
   }
 }
 
-async function send(path, { method = "GET", body, signal } = {}) {
-  const headers = {};
+async function send(path, { method = "GET", body, signal, headers: extra } = {}) {
+  const headers = { ...extra };
   const token = sessionStorage.getItem("token");
   if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -79,7 +79,7 @@ export async function lines(path, max) {
 export const pathOf = (queue, rest = "") => `/v1/queues/${encodeURIComponent(queue)}${rest}`;
 
 // EventSource cannot send a header, so the stream is read by hand.
-async function read(path, onConnect, onEvent) {
+async function read(path, last, onConnect, onEvent) {
   const abort = new AbortController();
   let watch;
   const heard = () => {
@@ -88,7 +88,8 @@ async function read(path, onConnect, onEvent) {
   };
   heard();
   try {
-    const response = await send(path, { signal: abort.signal });
+    const headers = last.id ? { "Last-Event-ID": last.id } : {};
+    const response = await send(path, { signal: abort.signal, headers });
     onConnect();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
@@ -102,8 +103,10 @@ async function read(path, onConnect, onEvent) {
       for (const event of events) {
         const rows = event.split("\n");
         const field = (name) => rows.find((row) => row.startsWith(name))?.slice(name.length);
-        const data = field("data: ");
-        if (data) onEvent(field("event: "), JSON.parse(data));
+        const [kind, data] = [field("event: "), field("data: ")];
+        // After a reset everything comes anew, in place of what there was.
+        if (data && kind !== "reset") onEvent(kind, JSON.parse(data));
+        last.id = field("id: ") ?? last.id;
       }
     }
   } finally {
@@ -115,9 +118,11 @@ async function read(path, onConnect, onEvent) {
 // Follows the events for ever, over any loss; ends only when the token is refused.
 export async function follow(path, { onConnect, onEvent, onLost }) {
   let wait = RETRY_MS;
+  // What this page was told last, so that only what it misses is told when it comes again.
+  const last = {};
   for (;;) {
     try {
-      await read(path, () => { wait = RETRY_MS; onConnect(); }, onEvent);
+      await read(path, last, () => { wait = RETRY_MS; onConnect(); }, onEvent);
     } catch (error) {
       if (error.status === 401 || error.status === 403) return error;
       onLost(error.message);

@@ -1,4 +1,9 @@
 //! Server-sent events: the status of a queue, or of all, whenever it has changed.
+//!
+//! A client that comes again shows what it was told last (`Last-Event-ID`), and gets what has
+//! changed since, as far as this process can tell.
+
+mod journal;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -10,7 +15,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use gangline_protocol::{QueueName, QueueStatus};
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -19,6 +24,15 @@ use super::access::Caller;
 use super::params::Params;
 use super::problem::Failure;
 use super::routes::Need;
+use journal::{About, EventId, News};
+
+pub(super) use journal::Journal;
+
+/// The header with the id of the last event that a client has got.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Says that what the client was told before is not to be built on: all queues come anew.
+const RESET: &[u8] = b"event: reset\ndata: {}\n\n";
 
 /// How often a change of one queue is looked for: whatever happens meanwhile is one event.
 const STEP: Duration = Duration::from_millis(250);
@@ -39,17 +53,19 @@ pub(super) struct EventParams {
 
 struct Watcher {
     app: App,
-    queue: Option<QueueName>,
-    caller: Caller,
+    about: About,
     steps: Interval,
-    /// What was sent of each queue last; nothing before the first event.
-    shown: Option<BTreeMap<QueueName, Vec<u8>>>,
+    /// What the client was told last, here or before it came again.
+    told: Option<EventId>,
+    /// The client has come again, and has heard nothing yet.
+    is_back: bool,
     shown_at: Instant,
 }
 
 pub(super) async fn events(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     Params(params): Params<EventParams>,
 ) -> Result<Response, Failure> {
     caller.check(Need::LookAround, params.queue.as_ref())?;
@@ -60,12 +76,18 @@ pub(super) async fn events(
     };
     let mut steps = interval(step);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Whatever it says, it is no reason to refuse: clients would show it again for ever.
+    let shown = headers.get(LAST_EVENT_ID);
+    let told = shown.and_then(|id| EventId::parse(id.to_str().ok()?));
     let watcher = Watcher {
         app,
-        queue: params.queue,
-        caller,
+        about: About {
+            scope: caller.scope().clone(),
+            queue: params.queue,
+        },
         steps,
-        shown: None,
+        told,
+        is_back: shown.is_some(),
         shown_at: Instant::now(),
     };
     let events = stream::unfold(watcher, |mut watcher| async move {
@@ -96,42 +118,42 @@ impl Watcher {
                 })
                 .collect();
             let event = self.event(&now);
-            self.shown = Some(now);
+            // Who comes again and has missed nothing hears so, too.
+            let is_due = self.shown_at.elapsed() >= KEEP_ALIVE || self.is_back;
             let event = match event {
                 Some(event) => event,
-                None if self.shown_at.elapsed() >= KEEP_ALIVE => b": nothing new\n\n".to_vec(),
+                None if is_due => b": nothing new\n\n".to_vec(),
                 None => continue,
             };
+            self.is_back = false;
             self.shown_at = Instant::now();
             return Some(event.into());
         }
     }
 
-    /// Returns what is new: all of it at first, and later only what has changed.
-    fn event(&self, now: &BTreeMap<QueueName, Vec<u8>>) -> Option<Vec<u8>> {
-        let Some(shown) = &self.shown else {
+    /// Returns what is new: all of it when the client knows nothing, and later only what has
+    /// changed.
+    fn event(&mut self, now: &BTreeMap<QueueName, Vec<u8>>) -> Option<Vec<u8>> {
+        let (id, news) = self.app.journal.note(&self.about, now, self.told);
+        self.told = Some(id);
+        let id = format!("\nid: {id}\n\n").into_bytes();
+        let Some(News { changed, gone }) = news else {
+            let reset: &[u8] = if self.is_back { RESET } else { b"" };
             let all = list(now.values());
-            return Some([b"event: queues\ndata: ", all.as_slice(), b"\n\n"].concat());
+            return Some([reset, b"event: queues\ndata: ", &all, &id].concat());
         };
-        let changed = now
-            .iter()
-            .filter(|(queue, json)| shown.get(*queue) != Some(*json));
-        let changed = list(changed.map(|(_, json)| json));
-        let gone: Vec<&QueueName> = shown
-            .keys()
-            .filter(|name| !now.contains_key(*name))
-            .collect();
-        if changed == b"[]" && gone.is_empty() {
+        if changed.is_empty() && gone.is_empty() {
             return None;
         }
+        let changed = list(changed.iter().filter_map(|queue| now.get(queue)));
         let gone = serde_json::to_vec(&gone).expect("names can be written");
         let head: &[u8] = b"event: changed\ndata: {\"changed\":";
-        Some([head, &changed, b",\"gone\":", &gone, b"}\n\n"].concat())
+        Some([head, &changed, b",\"gone\":", &gone, b"}", &id].concat())
     }
 
     async fn look(&self) -> Result<Vec<QueueStatus>, Failure> {
-        let Some(queue) = &self.queue else {
-            return self.app.all(self.caller.scope()).await;
+        let Some(queue) = &self.about.queue else {
+            return self.app.all(&self.about.scope).await;
         };
         // A queue that does not exist yet is waited for.
         match self.app.service.status(queue).await {

@@ -62,6 +62,14 @@ fn operation(route: &Route) -> Value {
         let schema: Value = serde_json::from_str(schema).expect("it is checked by a test");
         json!({"name": name, "in": "query", "description": meaning, "schema": schema})
     }));
+    if let Gives::Text("text/event-stream") = route.gives {
+        parameters.push(json!({
+            "name": "Last-Event-ID", "in": "header",
+            "description": "The `id` of the last event that the client has got: it gets what has \
+                changed since, or `reset` and all queues when the service cannot tell",
+            "schema": {"type": "string"},
+        }));
+    }
     let body = match route.takes {
         Takes::Nothing => None,
         Takes::Json(schema) => Some((true, json_body(schema))),

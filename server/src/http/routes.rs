@@ -177,7 +177,7 @@ pub static ROUTES: [Route; 37] = [
             "GET",
             "/v1/events",
             LookAround,
-            "Server-sent events: `queues` with all of them, then `changed` with those that have changed and the names of those that have gone",
+            "Server-sent events: `queues` with all of them, then `changed` with those that have changed and the names of those that have gone; a client that comes again gets what it has missed (`Last-Event-ID`)",
             Nothing,
             Text("text/event-stream"),
         ),

@@ -14,6 +14,7 @@ mod crashes;
 mod dashboard;
 mod differential;
 mod documents;
+mod events;
 mod examples;
 mod jobs_guide;
 mod kubernetes_client;
