@@ -338,13 +338,19 @@ impl Client {
     }
 
     /// Returns results as a stream of lines in the order of pushing, after the item `cursor`.
-    /// They are complete once the queue is over.
+    /// They are complete once the queue is over; with `follow` the stream waits at each item that
+    /// may still get a result, until then.
     ///
     /// # Errors
     ///
     /// Refused with `queue_not_found`.
-    pub async fn results_as_pushed(&self, queue: &QueueName, cursor: ItemId) -> Result<Response> {
-        let path = format!("/v1/queues/{queue}/results?cursor={cursor}&order=push");
+    pub async fn results_as_pushed(
+        &self,
+        queue: &QueueName,
+        cursor: ItemId,
+        follow: bool,
+    ) -> Result<Response> {
+        let path = format!("/v1/queues/{queue}/results?cursor={cursor}&follow={follow}&order=push");
         let request = self.request(Method::GET, &path, Duration::from_secs(30 * 24 * 3600));
         check(request.send().await?).await
     }

@@ -1,6 +1,8 @@
 //! Results as a stream of lines, in the order of recording or of pushing.
+//!
+//! A stream that cannot go on is broken off, and not ended: half of the results must not look like
+//! all of them.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::PAGE_ROWS_MAX;
-use gangline_protocol::{ItemId, ItemState, Json, QueueName};
+use gangline_protocol::{ItemId, ItemState, ItemView, Json, QueueName};
 use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -20,6 +22,7 @@ use super::params::{InQueue, Params};
 use super::problem::Failure;
 use crate::queue::{Query, Reply};
 use crate::service::unexpected;
+use crate::store::StoreError;
 
 /// How long a follower waits for the end before it looks for new results.
 const FOLLOW_STEP: Duration = Duration::from_millis(100);
@@ -54,6 +57,8 @@ struct Follower {
     cursor: u64,
     follow: bool,
     order: Order,
+    /// How many items to look at in one step of following in the order of pushing.
+    looked_max: usize,
 }
 
 pub(super) async fn results(
@@ -66,27 +71,23 @@ pub(super) async fn results(
         follow,
         order,
     } = params;
-    if follow && order == Order::Push {
-        let detail =
-            "cannot follow in the order of pushing: later results may stand before the cursor";
-        return Err(Failure::parameter("follow", detail));
-    }
     let mut follower = Follower {
         app,
         queue,
         cursor,
         follow,
         order,
+        looked_max: 1,
     };
     // The first page is read before the status goes out: an unknown queue must be a 404.
-    let first = follower.page().await?;
+    let first = follower.page(!follow).await?;
     let state = (Some(first), follower);
-    let pages = stream::unfold(state, |(page, mut follower)| async move {
+    let pages = stream::try_unfold(state, |(page, mut follower)| async move {
         let page = match page {
-            Some(page) if !page.is_empty() => page,
+            Some(page) if !page.is_empty() => Some(page),
             Some(_) | None => follower.next().await?,
         };
-        Some((Ok::<_, Infallible>(page), (None, follower)))
+        Ok::<_, StoreError>(page.map(|page| (page, (None, follower))))
     });
     let kind = HeaderValue::from_static("application/x-ndjson");
     let headers = [
@@ -98,37 +99,29 @@ pub(super) async fn results(
 
 impl Follower {
     /// Returns the next lines, or nothing at the end.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let (service, queue) = (self.app.service.clone(), self.queue.clone());
         loop {
             // Looked at before the page: what was recorded until the end is on the page then.
-            let over = !self.follow
-                || self
-                    .app
-                    .service
-                    .status(&self.queue)
-                    .await
-                    .ok()?
-                    .phase
-                    .is_over();
-            let page = self.page().await.ok()?;
+            let is_last = !self.follow || service.status(&queue).await?.phase.is_over();
+            let page = self.page(is_last).await?;
             if !page.is_empty() {
-                return Some(page);
+                return Ok(Some(page));
             }
-            if over {
-                return None;
+            if is_last {
+                return Ok(None);
             }
-            self.app
-                .service
-                .wait_over(&self.queue, FOLLOW_STEP)
-                .await
-                .ok()?;
+            service.wait_over(&queue, FOLLOW_STEP).await?;
         }
     }
 
-    async fn page(&mut self) -> Result<Bytes, Failure> {
+    /// Returns the next lines that there are; `is_last` when no others come that stand before
+    /// them.
+    async fn page(&mut self, is_last: bool) -> Result<Bytes, StoreError> {
         let results = match self.order {
             Order::Recorded => self.recorded().await?,
-            Order::Push => self.pushed().await?,
+            Order::Push if is_last => self.pushed().await?,
+            Order::Push => self.pushed_so_far().await?,
         };
         let mut page = Vec::with_capacity(results.len() * 128);
         for result in &results {
@@ -138,45 +131,76 @@ impl Follower {
         Ok(page.into())
     }
 
-    async fn pushed(&mut self) -> Result<Vec<ResultView>, Failure> {
-        let query = Query::Items {
-            queue: self.queue.clone(),
-            state: Some(ItemState::Done),
-            after: ItemId(self.cursor),
-            max: PAGE_ROWS_MAX,
-        };
-        let items = match self.app.service.query(query).await? {
-            Reply::Items(items) => items,
-            other => return Err(unexpected(&other).into()),
-        };
-        self.cursor = items.last().map_or(self.cursor, |item| item.id.0);
-        let results = items.into_iter().filter_map(|item| {
-            Some(ResultView {
-                id: item.id,
-                key: item.key,
-                result: item.result?,
-                attempt: item.attempts,
-                took_ms: item.took_ms?,
-            })
-        });
-        Ok(results.collect())
+    /// Returns results up to the first item that may still get one: of a dead item nobody knows
+    /// whether it is redriven.
+    async fn pushed_so_far(&mut self) -> Result<Vec<ResultView>, StoreError> {
+        let mut results = Vec::new();
+        while results.len() < PAGE_ROWS_MAX {
+            let items = self.items(None, self.looked_max).await?;
+            let asked = items.len();
+            let is_settled =
+                |item: &ItemView| matches!(item.state, ItemState::Done | ItemState::Cancelled);
+            let settled: Vec<ItemView> = items.into_iter().take_while(is_settled).collect();
+            let is_gap = settled.len() < asked || asked == 0;
+            self.cursor = settled.last().map_or(self.cursor, |item| item.id.0);
+            results.extend(settled.into_iter().filter_map(result_of));
+            if is_gap {
+                // While the same item is waited for, it alone is looked at.
+                self.looked_max = 1;
+                break;
+            }
+            self.looked_max = (self.looked_max * 4).min(PAGE_ROWS_MAX);
+        }
+        Ok(results)
     }
 
-    async fn recorded(&mut self) -> Result<Vec<ResultView>, Failure> {
+    async fn pushed(&mut self) -> Result<Vec<ResultView>, StoreError> {
+        let items = self.items(Some(ItemState::Done), PAGE_ROWS_MAX).await?;
+        self.cursor = items.last().map_or(self.cursor, |item| item.id.0);
+        Ok(items.into_iter().filter_map(result_of).collect())
+    }
+
+    async fn items(
+        &self,
+        state: Option<ItemState>,
+        max: usize,
+    ) -> Result<Vec<ItemView>, StoreError> {
+        let query = Query::Items {
+            queue: self.queue.clone(),
+            state,
+            after: ItemId(self.cursor),
+            max,
+        };
+        match self.app.service.query(query).await? {
+            Reply::Items(items) => Ok(items),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn recorded(&mut self) -> Result<Vec<ResultView>, StoreError> {
         let query = Query::Results {
             queue: self.queue.clone(),
             cursor: self.cursor,
             max: PAGE_ROWS_MAX,
         };
-        let Reply::Results(results) = (match self.app.service.query(query).await? {
-            reply @ Reply::Results(_) => reply,
-            other => return Err(unexpected(&other).into()),
-        }) else {
-            unreachable!("any other reply was refused above")
-        };
-        self.cursor += results.len() as u64;
-        Ok(results)
+        match self.app.service.query(query).await? {
+            Reply::Results(results) => {
+                self.cursor += results.len() as u64;
+                Ok(results)
+            }
+            other => Err(unexpected(&other)),
+        }
     }
+}
+
+fn result_of(item: ItemView) -> Option<ResultView> {
+    Some(ResultView {
+        id: item.id,
+        key: item.key,
+        result: item.result?,
+        attempt: item.attempts,
+        took_ms: item.took_ms?,
+    })
 }
 
 /// Replaces line breaks between the tokens of a result by spaces, before it is recorded, so that

@@ -429,12 +429,12 @@ pub static ROUTES: [Route; 37] = [
             (
                 "follow",
                 FLAG,
-                "Goes on until the queue is over; in the order of recording only",
+                "Goes on until the queue is over; in the order of pushing up to the first item that may still get a result, and from there on when it has one",
             ),
             (
                 "order",
                 r#"{"enum":["recorded","push"]}"#,
-                "In which order; that of recording when absent. In the order of pushing a result that is recorded later may stand before the cursor: ask when the queue is over",
+                "In which order; that of recording when absent. In the order of pushing a result that is recorded later may stand before the cursor: follow, or ask when the queue is over",
             ),
         ],
         route(

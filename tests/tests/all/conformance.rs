@@ -149,6 +149,8 @@ cases! {
     an_explanation_has_every_term_that_keeps_a_queue_open
     dead_items_are_grouped_by_the_kind_of_their_error
     results_come_in_the_order_of_pushing_when_asked_for
+    results_are_followed_in_the_order_of_pushing
+    results_of_a_queue_that_is_deleted_break_off
     a_redrive_takes_those_that_it_is_asked_for
     dead_items_of_a_queue_that_is_over_live_on_in_another
 }

@@ -32,12 +32,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0)]
     cursor: u64,
     /// In which order
-    #[arg(
-        long,
-        value_enum,
-        default_value = "recorded",
-        conflicts_with = "follow"
-    )]
+    #[arg(long, value_enum, default_value = "recorded")]
     order: Order,
     /// Write nothing, but compute the digest of the results and compare it with the queue's
     /// certificate; exit 1 when they differ
@@ -54,7 +49,8 @@ pub(crate) struct Args {
 enum Order {
     /// As they were recorded
     Recorded,
-    /// As their items were pushed; complete once the queue is over
+    /// As their items were pushed: with --follow it waits at each item that may still get a result,
+    /// without it is complete once the queue is over
     Push,
 }
 
@@ -74,7 +70,10 @@ impl Args {
         }
         let mut results = match order {
             Order::Recorded => client.results(&queue, cursor, follow).await?,
-            Order::Push => client.results_as_pushed(&queue, ItemId(cursor)).await?,
+            Order::Push => {
+                let cursor = ItemId(cursor);
+                client.results_as_pushed(&queue, cursor, follow).await?
+            }
         };
         while let Some(part) = results.chunk().await.map_err(ClientError::from)? {
             output::data(&part).map_err(|error| Error::disk(format!("stdout: {error}")))?;

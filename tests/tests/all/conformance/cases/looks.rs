@@ -216,6 +216,59 @@ pub(crate) async fn results_come_in_the_order_of_pushing_when_asked_for(q: Queue
         (&item["result"], item["tookMs"].is_u64()),
         (&json!("r3"), true)
     );
-    let refused = q.get("/results?order=push&follow=true").await;
-    assert_eq!(refused.refused(400), "invalid_parameter");
+}
+
+pub(crate) async fn results_are_followed_in_the_order_of_pushing(q: Queue) {
+    q.push(&[json!(1), json!(2), json!(3), json!(4), json!(5)])
+        .await;
+    let session = q.open("w", 5).await;
+    session.settle(1, json!({"outcome": "done"})).await;
+    session.settle(3, json!({"outcome": "dead"})).await;
+    session.settle(4, json!({"outcome": "done"})).await;
+    let path = format!("/v1/queues/{}/results?order=push&follow=true", q.name);
+    let mut response = q.api.send(Method::GET, &path, &[], Vec::new()).await;
+    let mut text = String::new();
+    let mut ids = async |count| -> Vec<u64> {
+        while text.lines().count() < count
+            && let Some(part) = response.chunk().await.unwrap()
+        {
+            text.push_str(std::str::from_utf8(&part).unwrap());
+        }
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        lines
+            .map(|line| line.unwrap()["id"].as_u64().unwrap())
+            .collect()
+    };
+    // Item 1 keeps all of them back, and item 4 what comes after it: it may be redriven.
+    session.settle(0, json!({"outcome": "done"})).await;
+    assert_eq!(ids(2).await, [1, 2]);
+    q.bare(Method::DELETE, "/items/3").await.ok();
+    q.post("/redrive", json!({"ids": [4]})).await.ok();
+    let again = q.open("again", 1).await;
+    again.settle(0, json!({"outcome": "done"})).await;
+    assert_eq!(ids(4).await, [1, 2, 4, 5]);
+    // At the end nothing is waited for any more, and what is dead has no result.
+    q.push(&[json!(6), json!(7)]).await;
+    let last = q.open("last", 2).await;
+    last.settle(0, json!({"outcome": "dead"})).await;
+    last.settle(1, json!({"outcome": "done"})).await;
+    q.bare(Method::POST, "/seal").await.ok();
+    assert_eq!(ids(usize::MAX).await, [1, 2, 4, 5, 7]);
+}
+
+pub(crate) async fn results_of_a_queue_that_is_deleted_break_off(q: Queue) {
+    q.push(&[json!(1), json!(2)]).await;
+    let session = q.open("w", 1).await;
+    session.settle(0, json!({"outcome": "done"})).await;
+    let mut responses = Vec::new();
+    for order in ["recorded", "push"] {
+        let path = format!("/v1/queues/{}/results?order={order}&follow=true", q.name);
+        let mut response = q.api.send(Method::GET, &path, &[], Vec::new()).await;
+        assert!(response.chunk().await.unwrap().is_some());
+        responses.push(response);
+    }
+    q.bare(Method::DELETE, "").await.ok();
+    for mut response in responses {
+        response.chunk().await.unwrap_err();
+    }
 }
