@@ -52,6 +52,9 @@ pub struct ExecOptions {
 const ITEM_ID: &str = "GANGLINE_ITEM_ID";
 const ITEM_ATTEMPT: &str = "GANGLINE_ITEM_ATTEMPT";
 const ITEM_KEY: &str = "GANGLINE_ITEM_KEY";
+/// Where programs look for the trace that they are part of (OpenTelemetry, "Environment Variables
+/// as Context Propagation Carriers").
+const TRACEPARENT: &str = "TRACEPARENT";
 
 /// Tells whether there is a program of this name or path to run, as `execvp` looks for it.
 #[must_use]
@@ -125,18 +128,22 @@ impl Exec {
         });
         // A name with placeholders may be another program for each item.
         let named = self.options.program[0].to_str() == Some(&arguments[0]);
+        let mut environment = vec![
+            (ITEM_ID, item.id.to_string()),
+            (ITEM_ATTEMPT, item.attempt.to_string()),
+            (
+                ITEM_KEY,
+                item.key.as_ref().map_or(String::new(), ToString::to_string),
+            ),
+        ];
+        if let Some(trace) = &item.traceparent {
+            environment.push((TRACEPARENT, trace.to_string()));
+        }
         let program = Program {
             file: self.file.as_deref().filter(|_| named),
             arguments,
             quiet: self.quiet.load(Ordering::Relaxed),
-            environment: vec![
-                (ITEM_ID, item.id.to_string()),
-                (ITEM_ATTEMPT, item.attempt.to_string()),
-                (
-                    ITEM_KEY,
-                    item.key.as_ref().map_or(String::new(), ToString::to_string),
-                ),
-            ],
+            environment,
             stdin: stdin.map(|text| text.as_bytes().to_vec()),
         };
         let ended = program

@@ -81,6 +81,12 @@ fn operation(route: &Route) -> Value {
                 "schema": {"type": "string", "minLength": 1, "maxLength": 256,
                     "pattern": "^[!-~]([ -~]*[!-~])?$"},
             }));
+            parameters.push(json!({
+                "name": "traceparent", "in": "header",
+                "description": "W3C trace context. When it is sampled, and the body is JSON, items \
+                    that have none of their own get it, and their workers with them",
+                "schema": {"type": "string"},
+            }));
             let item_or_batch = json!({"oneOf": [refer("NewItem"), refer("PushRequest")]});
             let lines = json!({"type": "string", "description": "one NewItem a line"});
             let content = json!({

@@ -45,7 +45,7 @@ pub(super) async fn push(
     }
     check_json(&parts.headers)?;
     let body = read(body).await?;
-    let items = parse_items(&body)?;
+    let mut items = parse_items(&body)?;
     if items.len() > PUSH_ITEMS_MAX {
         let bound = format!(
             "at most {PUSH_ITEMS_MAX} entries (send more as application/x-ndjson with an \
@@ -68,6 +68,12 @@ pub(super) async fn push(
             return Err(Failure::out_of_bounds(&path, bound));
         }
     }
+    if let Some(trace) = traceparent(&parts.headers) {
+        for item in &mut items {
+            item.traceparent.get_or_insert_with(|| trace.into());
+        }
+    }
+    // The header is no part of what is repeated: a client may begin a span for each try.
     let batch = key.map(|key| {
         let mut hash = Sha256::new_with_prefix([u8::from(params.seal)]);
         hash.update(&body);
@@ -124,6 +130,27 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Box<str>>, Failure> {
     }
 }
 
+/// Returns the trace that a push is part of (W3C Trace Context, "traceparent"), unless it is not
+/// recorded anyway: each item would carry it for nothing. What is malformed is ignored, as that
+/// specification says.
+fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let is_hex = |part: &str| {
+        part.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let parts: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else {
+        return None;
+    };
+    let lengths = [version, trace, parent, flags].map(str::len);
+    let is_formed = version == "00" && lengths == [2, 32, 16, 2] && parts.iter().all(|p| is_hex(p));
+    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    let is_sampled = flags & 1 != 0;
+    (is_formed && is_sampled && !is_zero(trace) && !is_zero(parent)).then_some(text)
+}
+
 /// Tells a batch from a single item, which has `payload` but no `items`.
 fn is_batch(body: &[u8]) -> bool {
     #[derive(Deserialize)]
@@ -143,4 +170,31 @@ fn parse_items(body: &[u8]) -> Result<Vec<NewItem>, Failure> {
         return Ok(items);
     }
     parse(body).map(|item| vec![item])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_taken_when_it_is_whole_and_sampled() {
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let check = |text: String, taken: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", text.parse().unwrap());
+            let expected = taken.then_some(&*text);
+            assert_eq!(traceparent(&headers), expected);
+        };
+        check(format!("00-{trace}-{parent}-01"), true);
+        check(format!("00-{trace}-{parent}-03"), true);
+        check(format!("00-{trace}-{parent}-00"), false);
+        check(format!("00-{trace}-{parent}-01-x"), false);
+        check(format!("01-{trace}-{parent}-01"), false);
+        check(format!("00-{}-{parent}-01", "0".repeat(32)), false);
+        check(format!("00-{trace}-{}-01", "0".repeat(16)), false);
+        check(format!("00-{}-{parent}-01", trace.to_uppercase()), false);
+        check(format!("00-{trace}-{parent}-zz"), false);
+        check("nonsense".into(), false);
+        assert_eq!(traceparent(&HeaderMap::new()), None);
+    }
 }

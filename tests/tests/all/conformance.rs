@@ -85,6 +85,7 @@ fn given() -> Option<Api> {
 cases! {
     a_push_makes_the_queue_and_numbers_its_items
     a_single_item_is_pushed_as_an_object
+    a_trace_comes_to_the_worker_with_its_items
     payloads_come_back_byte_for_byte
     results_come_back_byte_for_byte_on_one_line
     a_second_item_of_a_key_is_not_taken

@@ -257,6 +257,24 @@ async fn a_wrapped_worker_told_to_go_gives_back_what_it_has_and_exits_143() {
 }
 
 #[tokio::test]
+async fn a_program_has_the_trace_of_its_item_in_its_environment() {
+    let (_server, queue) = service().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let items = json!({"items": [{"payload": 1, "traceparent": trace}, {"payload": 2}]});
+    queue.post("/items", items).await.ok();
+    queue.bare(Method::POST, "/seal").await.ok();
+    let mut command = work(&queue, "w", &["sh", "-c", "printf %s $TRACEPARENT"]);
+    let left = end_of(command.env_remove("TRACEPARENT").spawn().unwrap()).await;
+    assert_eq!(left.code, Some(0), "{}", left.stderr);
+    let results = queue.results("?order=push").await;
+    let results: Vec<serde_json::Value> = results
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["result"].take())
+        .collect();
+    assert_eq!(results, [trace, ""]);
+}
+
+#[tokio::test]
 async fn a_stop_with_failure_ends_workers_with_70_and_their_programs_too() {
     let (_server, queue) = service().await;
     queue.push(&[json!("sleep 60")]).await;

@@ -2,7 +2,7 @@
 
 use gangline_tests::Queue;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -33,6 +33,29 @@ pub(crate) async fn a_single_item_is_pushed_as_an_object(q: Queue) {
         (&item["key"], &item["state"]),
         (&json!("k"), &json!("ready"))
     );
+}
+
+pub(crate) async fn a_trace_comes_to_the_worker_with_its_items(q: Queue) {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let own = "00-ffffffffffffffffffffffffffffffff-00f067aa0ba902b7-00";
+    let body = json!({"items": [{"payload": 1}, {"payload": 2, "traceparent": own}]}).to_string();
+    let key = ("idempotency-key", "k");
+    let reply = q
+        .push_raw("", &[JSON, key, ("traceparent", trace)], &body)
+        .await;
+    let again = trace.replace("-00f067", "-11f067");
+    let repeat = q
+        .push_raw("", &[JSON, key, ("traceparent", &again)], &body)
+        .await;
+    assert_eq!(reply.ok(), repeat.ok());
+    q.push_raw("", &[JSON], "{\"payload\":3}").await.ok();
+    let session = q.open("w", 3).await;
+    let traces: Vec<&Value> = session
+        .items
+        .iter()
+        .map(|item| &item["traceparent"])
+        .collect();
+    assert_eq!(traces, [&json!(trace), &json!(own), &Value::Null]);
 }
 
 pub(crate) async fn payloads_come_back_byte_for_byte(q: Queue) {
