@@ -8,7 +8,7 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use commands::Command;
 
@@ -19,8 +19,26 @@ struct Args {
     /// What to log, on stderr: a level, or directives as in `info,gangline_server=debug`
     #[arg(long, global = true, env = "GANGLINE_LOG", default_value = "warn")]
     log: String,
+    /// How to write it
+    #[arg(
+        long,
+        global = true,
+        env = "GANGLINE_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One object of JSON a line
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -31,8 +49,12 @@ fn main() -> ExitCode {
     {
         return gangline_local_cluster::kubelet::supervisor::main();
     }
-    let Args { log, command } = Args::parse();
-    match start_logging(&log).and_then(|()| command.run()) {
+    let Args {
+        log,
+        log_format,
+        command,
+    } = Args::parse();
+    match start_logging(&log, log_format).and_then(|()| command.run()) {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
@@ -41,14 +63,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(directives: &str) -> Result<(), error::Error> {
+fn start_logging(directives: &str, format: LogFormat) -> Result<(), error::Error> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .parse(directives)
         .map_err(|error| error::Error::usage(format!("--log {directives:?}: {error}")))?;
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => lines.json().init(),
+    }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! its way out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -10,14 +11,19 @@ use axum::response::{IntoResponse, Response};
 use gangline_protocol::ErrorCode;
 use gangline_protocol::limits::REFUSAL_DELAY_MS;
 use tokio::time::Instant;
+use tracing::{Instrument, Level, Span};
 
 use super::access::{Access, Caller};
 use super::params::InQueue;
 use super::problem::Failure;
-use super::routes::{self, Need, ROUTES};
+use super::routes::{self, Need, ROUTES, Route};
 use crate::metrics::Metrics;
 use crate::rate::RateLimit;
 use crate::tokens::Tokens;
+
+/// Longest name of a request that is taken from its `X-Request-Id`, in bytes: a UUID and as much
+/// again.
+const REQUEST_ID_BYTES_MAX: usize = 72;
 
 /// Who may pass, and who counts it.
 #[derive(Debug, Clone)]
@@ -40,21 +46,51 @@ pub(crate) async fn pass(State(gate): State<Gate>, request: Request, next: Next)
         // Another method of a path that is there. (Or a route that the table does not know.)
         return Failure::method_not_allowed(request.method(), request.uri()).into_response();
     };
-    let response = match gate.admit(ROUTES[place].need, place, request).await {
-        Ok(request) => next.run(request).await,
-        Err(failure) => failure.into_response(),
+    let span = span_of(&request, &ROUTES[place]);
+    let answer = async {
+        let response = match gate.admit(ROUTES[place].need, place, request).await {
+            Ok(request) => next.run(request).await,
+            Err(failure) => failure.into_response(),
+        };
+        let took = started.elapsed();
+        let status = response.status();
+        gate.metrics.requests[place].note(status, took);
+        tracing::debug!(
+            http.status = status.as_u16(),
+            took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "answered"
+        );
+        response
     };
-    let took = started.elapsed();
-    let status = response.status();
-    gate.metrics.requests[place].note(status, took);
-    tracing::debug!(
-        http.method = ROUTES[place].method,
-        http.route = ROUTES[place].path,
-        http.status = status.as_u16(),
-        took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        "answered"
+    answer.instrument(span).await
+}
+
+/// Returns what is said of a call with each line that is logged while it is answered. At the usual
+/// level that is nothing, and costs nothing.
+fn span_of(request: &Request, route: &Route) -> Span {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if !tracing::enabled!(Level::DEBUG) {
+        return Span::none();
+    }
+    let queue = match route.is_in_queue() {
+        true => request.uri().path().split('/').nth(3),
+        false => None,
+    };
+    // What the client or a proxy calls it, so that their logs and this one go together.
+    let named = request.headers().get("x-request-id");
+    let named = named.and_then(|id| id.to_str().ok());
+    let named = named.filter(|id| id.len() <= REQUEST_ID_BYTES_MAX);
+    let id = named.map_or_else(
+        || (LAST.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
+        str::to_owned,
     );
-    response
+    tracing::debug_span!(
+        "request",
+        request.id = id,
+        http.method = route.method,
+        http.route = route.path,
+        queue.name = queue,
+    )
 }
 
 impl Gate {
@@ -72,7 +108,6 @@ impl Gate {
                 false => None,
             };
             caller.check(need, queue.as_ref())?;
-            tracing::trace!(queue.name = ?queue, "allowed");
             if let Some(namespace) = caller.scope().namespace()
                 && !self.rate.allows(namespace, Instant::now())
             {

@@ -21,4 +21,5 @@ mod kubernetes_client;
 mod kubernetes_docs;
 mod pods;
 mod redis;
+mod server;
 mod worker;
