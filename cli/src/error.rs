@@ -91,6 +91,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 impl From<gangline_server::ServeError> for Error {
     fn from(error: gangline_server::ServeError) -> Self {
         use gangline_server::ServeError as E;
+        use gangline_server::TlsTrouble;
         use gangline_server::store::redis::RedisTrouble;
         let text = chain(&error);
         match error {
@@ -99,6 +100,16 @@ impl From<gangline_server::ServeError> for Error {
                 "another program may have the port {}; --listen takes another, port 0 any free one",
                 address.port()
             )),
+            E::Tls(trouble) => {
+                let flag = match trouble {
+                    TlsTrouble::Certificate { .. } => "--tls-cert: ",
+                    TlsTrouble::Key { .. } => "--tls-key: ",
+                    TlsTrouble::SetUp(_) => "",
+                };
+                Self::usage(format!("{flag}{text}")).hint(
+                    "--tls-cert FILE and --tls-key FILE: a certificate and its key, in PEM form",
+                )
+            }
             E::Open { source, .. } if source.kind() == ErrorKind::WouldBlock => Self::disk(text)
                 .hint("wait until that process has ended, or take another --data-dir"),
             E::Open { .. } | E::Tokens(_) => Self::disk(text)

@@ -158,6 +158,9 @@ pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// is they who close idle connections.
 pub const HEAD_READ_MS_MAX: u64 = 75_000;
 
+/// How long a TLS handshake may take, in milliseconds: some round trips, on a bad day.
+pub const TLS_HANDSHAKE_MS_MAX: u64 = 10_000;
+
 /// How long a request body that is not a stream may take to arrive, in milliseconds.
 pub const BODY_READ_MS_MAX: u64 = 60_000;
 

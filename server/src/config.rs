@@ -18,6 +18,17 @@ pub struct Config {
     pub store: StoreConfig,
     /// What callers may take.
     pub limits: LimitsConfig,
+    /// What callers are shown; without it calls are not encrypted.
+    pub tls: Option<TlsConfig>,
+}
+
+/// A certificate and its key, each in a file in PEM form. They are read again when they change.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificate, and those between it and its CA after it.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// What callers may take; the defaults are those of [`gangline_protocol::limits`].

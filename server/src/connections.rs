@@ -10,14 +10,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use gangline_protocol::limits::{HEAD_BYTES_MAX, HEAD_READ_MS_MAX, WRITE_IDLE_MS_MAX};
+use gangline_protocol::limits::{
+    HEAD_BYTES_MAX, HEAD_READ_MS_MAX, TLS_HANDSHAKE_MS_MAX, WRITE_IDLE_MS_MAX,
+};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +40,7 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// end meanwhile, so whoever cannot wait for that drops the future.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     connections_max: usize,
     metrics: Arc<Metrics>,
@@ -58,17 +63,28 @@ pub(crate) async fn serve(
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
             metrics.connections_refused.inc();
-            refuse(&stream);
+            // To a peer that expects TLS it would be noise.
+            if tls.is_none() {
+                refuse(&stream);
+            }
             continue;
         };
         // Replies are small and written whole: waiting for more to send only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (router, stop, metrics) = (router.clone(), stop.clone(), metrics.clone());
+        let (tls, router) = (tls.clone(), router.clone());
+        let (stop, metrics) = (stop.clone(), metrics.clone());
         tasks.spawn(async move {
             metrics.connections.inc();
-            connection(stream, router, stop).await;
+            match tls {
+                None => connection(stream, router, stop).await,
+                Some(tls) => {
+                    if let Some(stream) = shaken_hands(&tls, stream, &stop).await {
+                        connection(stream, router, stop).await;
+                    }
+                }
+            }
             metrics.connections.dec();
             drop(place);
         });
@@ -82,6 +98,27 @@ pub(crate) async fn serve(
 fn refuse(stream: &TcpStream) {
     if let Err(error) = stream.try_write(TOO_MANY) {
         tracing::debug!(%error, "a connection beyond the bound was closed without a word");
+    }
+}
+
+/// Agrees with the peer on keys, unless it is too slow for that, or does not trust this service.
+async fn shaken_hands(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    stop: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let within = Duration::from_millis(TLS_HANDSHAKE_MS_MAX);
+    let shaken = tokio::select! {
+        shaken = timeout(within, tls.accept(stream)) => shaken,
+        () = stop.cancelled() => return None,
+    };
+    match shaken {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a peer did not come to terms on TLS");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -14,7 +14,9 @@ pub mod rate;
 pub mod serve;
 pub mod service;
 pub mod store;
+mod tls;
 pub mod tokens;
 
-pub use config::{Config, LimitsConfig, StoreConfig};
+pub use config::{Config, LimitsConfig, StoreConfig, TlsConfig};
 pub use serve::{ServeError, Server};
+pub use tls::TlsTrouble;

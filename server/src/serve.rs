@@ -25,6 +25,7 @@ use crate::store::embedded::Embedded;
 use crate::store::guarded::Guarded;
 use crate::store::metered::Metered;
 use crate::store::redis::{Redis, RedisTrouble, Time};
+use crate::tls::{Tls, TlsTrouble};
 use crate::tokens::{TokenFile, TokenStore, Tokens};
 
 /// How long running requests may take to end once the service is told to stop. Held calls do not
@@ -61,6 +62,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// What callers were to be shown is not to be used.
+    #[error(transparent)]
+    Tls(#[from] TlsTrouble),
     /// Redis is not there, or not to be used as it is.
     #[error(transparent)]
     Redis(#[from] RedisTrouble),
@@ -79,6 +83,7 @@ pub struct Server {
     address: SocketAddr,
     gate: Gate,
     limits: LimitsConfig,
+    tls: Option<Tls>,
     service: Service,
     store: Open,
     history: History,
@@ -144,12 +149,14 @@ impl Server {
             token,
             store,
             limits,
+            tls,
         } = config;
         let access = match &token {
             Some(token) => Access::token(token),
             None if listen.ip().is_loopback() => Access::Loopback,
             None => return Err(ServeError::TokenNeeded(listen)),
         };
+        let tls = tls.map(Tls::open).transpose()?;
         let cannot_listen = |source| ServeError::Listen {
             address: listen,
             source,
@@ -174,6 +181,7 @@ impl Server {
             address,
             gate,
             limits,
+            tls,
             service: Service::new(Arc::new(guarded), hub),
             store,
             history: History::new(Arc::new(SystemClock)),
@@ -203,6 +211,7 @@ impl Server {
             address: _,
             gate,
             limits,
+            tls,
             service,
             store,
             history,
@@ -213,10 +222,12 @@ impl Server {
         let (metrics, tokens) = (gate.metrics.clone(), gate.tokens.clone());
         let router = router(service.clone(), gate, history.clone(), jobs);
         let places = limits.connections_max;
-        let serve = connections::serve(listener, router, places, metrics, stop.clone());
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        let serve = connections::serve(listener, acceptor, router, places, metrics, stop.clone());
         tokio::pin!(serve);
         let result = tokio::select! {
             () = keep_up(tokens) => Ok(()),
+            () = keep_certificate(tls) => Ok(()),
             () = history::keep(&service, &history) => Ok(()),
             () = &mut serve => Ok(()),
             () = shutdown.cancelled() => Ok(()),
@@ -258,6 +269,13 @@ async fn open(
             let tokens = Box::new(store.tokens());
             Ok((Open::Redis(Arc::new(store)), tokens))
         }
+    }
+}
+
+async fn keep_certificate(tls: Option<Tls>) {
+    match tls {
+        Some(tls) => tls.keep_up().await,
+        None => std::future::pending().await,
     }
 }
 

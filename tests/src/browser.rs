@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::api::http_client;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -259,7 +260,9 @@ async fn page_of(address: &str) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let url = format!("http://{address}/json/list");
-        let pages: Value = reqwest::get(url)
+        let pages: Value = http_client(&[])
+            .get(url)
+            .send()
             .await
             .expect("an answer")
             .json()

@@ -75,6 +75,7 @@ impl TestServer {
             token: Some(TOKEN.into()),
             store,
             limits,
+            tls: None,
         };
         let server = Server::bind(config).await.expect("a free port");
         let shutdown = CancellationToken::new();

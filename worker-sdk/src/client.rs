@@ -13,10 +13,12 @@ use gangline_protocol::{
     WorkerView,
 };
 use reqwest::{Method, RequestBuilder, Response};
+use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ClientError, check};
+use crate::tls::{self, Roots};
 use crate::transport::hold_of;
 
 /// How long a connection may take to open.
@@ -33,6 +35,7 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
+    tls: ClientConfig,
 }
 
 /// A [`PushRequest`](gangline_protocol::PushRequest) of items that somebody else keeps.
@@ -66,25 +69,63 @@ pub struct ItemPage {
 }
 
 impl Client {
-    /// Makes a client of the service at `url`, as in `http://127.0.0.1:4264`.
+    /// Makes a client of the service at `url`, as in `http://127.0.0.1:4264`. One at a `https`
+    /// address is trusted when a CA vouches for it that the system trusts, or that is in
+    /// `SSL_CERT_FILE`.
     ///
     /// # Errors
     ///
     /// [`ClientError::Protocol`] when `url` is none.
     pub fn new(url: &str, token: Option<String>) -> Result<Self> {
+        Self::trusting(url, token, Roots::System)
+    }
+
+    /// Makes a client that trusts the service only when one of these CAs vouches for it: their
+    /// certificates, in PEM form. It changes nothing at a `http` address.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Protocol`] when `url` is none, or `ca` has no certificate.
+    pub fn with_ca(url: &str, token: Option<String>, ca: &[u8]) -> Result<Self> {
+        Self::trusting(url, token, Roots::Pem(ca))
+    }
+
+    fn trusting(url: &str, token: Option<String>, roots: Roots<'_>) -> Result<Self> {
         let url = url.trim_end_matches('/').to_owned();
-        let parsed = reqwest::Url::parse(&url);
-        if !parsed.is_ok_and(|url| url.has_host() && url.scheme() == "http") {
-            let text = format!("{url:?} is no address of the form http://HOST:PORT");
-            return Err(ClientError::Protocol(text));
-        }
+        let parsed = reqwest::Url::parse(&url)
+            .ok()
+            .filter(reqwest::Url::has_host);
+        let roots = match parsed.as_ref().map(reqwest::Url::scheme) {
+            Some("http") => Roots::Nobody,
+            Some("https") => roots,
+            _ => {
+                let text = format!(
+                    "{url:?} is no address of the form http://HOST:PORT or https://HOST:PORT"
+                );
+                return Err(ClientError::Protocol(text));
+            }
+        };
+        Self::open(
+            url,
+            token,
+            tls::config(roots).map_err(ClientError::Protocol)?,
+        )
+    }
+
+    fn open(url: String, token: Option<String>, tls: ClientConfig) -> Result<Self> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             // The service is named by its address; a proxy of the environment is for the web.
             .no_proxy()
+            .tls_backend_preconfigured(tls.clone())
             .build()?;
-        Ok(Self { http, url, token })
+        Ok(Self {
+            http,
+            url,
+            token,
+            tls,
+        })
     }
 
     /// Returns the same client with connections of its own, for use on another runtime.
@@ -93,7 +134,7 @@ impl Client {
     ///
     /// None that [`Client::new`] has not had.
     pub fn separate(&self) -> Result<Self> {
-        Self::new(&self.url, self.token.clone())
+        Self::open(self.url.clone(), self.token.clone(), self.tls.clone())
     }
 
     /// Returns the address of the service.

@@ -32,6 +32,7 @@ pub mod item;
 pub mod producer;
 pub mod retry;
 pub mod testing;
+mod tls;
 pub mod transport;
 pub mod worker;
 

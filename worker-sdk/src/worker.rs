@@ -67,8 +67,8 @@ pub struct WorkerWith<S> {
 
 impl Worker {
     /// Sets a worker up by what its Pod, or `gangline run`, puts into the environment:
-    /// `GANGLINE_URL`, `GANGLINE_QUEUE`, `GANGLINE_TOKEN`, `GANGLINE_WORKER` and
-    /// `GANGLINE_GRACE_SECONDS`.
+    /// `GANGLINE_URL`, `GANGLINE_QUEUE`, `GANGLINE_TOKEN`, `GANGLINE_WORKER`,
+    /// `GANGLINE_GRACE_SECONDS` and `GANGLINE_CA`.
     ///
     /// What is wrong with them is said by `run`, which then ends with exit code 2.
     pub fn from_env() -> Self {
@@ -116,8 +116,16 @@ fn config_from_env() -> Result<Config, String> {
     let queue = queue
         .parse()
         .map_err(|error| format!("GANGLINE_QUEUE: {error}"))?;
-    let client = Client::new(&url, variable("GANGLINE_TOKEN"))
-        .map_err(|error| format!("GANGLINE_URL: {error}"))?;
+    let token = variable("GANGLINE_TOKEN");
+    let client = match variable("GANGLINE_CA") {
+        Some(file) => {
+            let ca = std::fs::read(&file)
+                .map_err(|error| format!("GANGLINE_CA: cannot read {file}: {error}"))?;
+            Client::with_ca(&url, token, &ca)
+                .map_err(|error| format!("GANGLINE_URL, or GANGLINE_CA ({file}): {error}"))?
+        }
+        None => Client::new(&url, token).map_err(|error| format!("GANGLINE_URL: {error}"))?,
+    };
     let name = match variable("GANGLINE_WORKER") {
         Some(name) => name
             .parse()

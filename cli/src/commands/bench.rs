@@ -181,6 +181,7 @@ impl Service {
                     token: None,
                     store: StoreConfig::Embedded { data_dir: dir },
                     limits: LimitsConfig::default(),
+                    tls: None,
                 });
                 let server = match server.await {
                     Ok(server) => server,

@@ -1,5 +1,7 @@
 //! How a client command finds the service.
 
+use std::path::PathBuf;
+
 use gangline_worker::protocol::ErrorCode;
 use gangline_worker::{Client, ClientError};
 
@@ -12,19 +14,35 @@ pub(crate) struct ConnectArgs {
     /// Address of the queue service
     #[arg(long, env = "GANGLINE_URL", default_value = "http://127.0.0.1:4264")]
     url: String,
+    /// Certificates of the CAs that vouch for a service at an https address, in PEM form; those of
+    /// the system, or of SSL_CERT_FILE, when absent
+    #[arg(long, env = "GANGLINE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     token: TokenArgs,
 }
 
 impl ConnectArgs {
-    /// Returns the address, and the token if one is given.
-    pub(crate) fn parts(self) -> Result<(String, Option<String>), Error> {
-        Ok((self.url, self.token.token()?))
+    /// Returns a client, and the token that it shows, if one is given.
+    pub(crate) fn parts(self) -> Result<(Client, Option<String>), Error> {
+        let Self { url, ca, token } = self;
+        let token = token.token()?;
+        let Some(file) = ca else {
+            let client = Client::new(&url, token.clone());
+            let client = client.map_err(|error| Error::usage(format!("--url: {error}")))?;
+            return Ok((client, token));
+        };
+        let name = file.display();
+        let ca = std::fs::read(&file)
+            .map_err(|error| Error::usage(format!("--ca: cannot read {name}: {error}")))?;
+        let client = Client::with_ca(&url, token.clone(), &ca);
+        let client =
+            client.map_err(|error| Error::usage(format!("--url, or --ca {name}: {error}")))?;
+        Ok((client, token))
     }
 
     pub(crate) fn client(self) -> Result<Client, Error> {
-        Client::new(&self.url, self.token.token()?)
-            .map_err(|error| Error::usage(format!("--url: {error}")))
+        Ok(self.parts()?.0)
     }
 }
 
@@ -41,6 +59,14 @@ impl Error {
             ClientError::Refused(problem) => Self::new(Kind::Failed, text).hint(hint(problem.code)),
             ClientError::Unauthorized(_) => Self::new(Kind::Credentials, text)
                 .hint("--token-file FILE, or GANGLINE_TOKEN in the environment"),
+            ClientError::Unavailable(outage)
+                if outage.text.contains("invalid peer certificate") =>
+            {
+                Self::new(Kind::ServiceLost, text).hint(
+                    "--ca FILE names the certificate of the CA that vouches for the service, which \
+                     must be for the host of --url",
+                )
+            }
             ClientError::Unavailable(_) => Self::new(Kind::ServiceLost, text)
                 .hint("is it running? gangline server starts one; --url says where it is"),
             ClientError::Protocol(_) => Self::new(Kind::ServiceLost, text)

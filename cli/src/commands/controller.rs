@@ -75,9 +75,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         leader_elect,
         leader_elect_namespace,
     } = args;
-    let (url, token) = connect.parts()?;
-    let queues = QueueClient::new(&url, token.clone())
-        .map_err(|error| Error::usage(format!("--url: {error}")))?;
+    let (queues, token) = connect.parts()?;
+    let url = queues.url().to_owned();
     if let Some(worker_url) = &worker_url {
         QueueClient::new(worker_url, None)
             .map_err(|error| Error::usage(format!("--worker-url: {error}")))?;

@@ -105,6 +105,7 @@ impl Local {
                 data_dir: dir.join("queue"),
             },
             limits: LimitsConfig::default(),
+            tls: None,
         })
         .await?;
         let url = format!("http://{}", server.address());

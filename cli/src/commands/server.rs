@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use gangline_server::store::redis::Durability;
-use gangline_server::{Config, LimitsConfig, Server, StoreConfig};
+use gangline_server::{Config, LimitsConfig, Server, StoreConfig, TlsConfig};
 use gangline_worker::protocol::limits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,38 @@ pub(crate) struct Args {
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
     limits: LimitArgs,
+}
+
+/// What callers are shown.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Certificate to serve https with, in PEM form, those between it and its CA after it; read
+    /// again when it changes
+    #[arg(
+        long,
+        env = "GANGLINE_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in PEM form
+    #[arg(
+        long,
+        env = "GANGLINE_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    fn config(self) -> Option<TlsConfig> {
+        let (cert, key) = self.tls_cert.zip(self.tls_key)?;
+        Some(TlsConfig { cert, key })
+    }
 }
 
 /// What callers may take.
@@ -132,8 +163,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         redis,
         redis_durability,
         token,
+        tls,
         limits,
     } = args;
+    let tls = tls.config();
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let config = Config {
         listen,
         token: token.token()?,
@@ -145,13 +179,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             None => StoreConfig::Embedded { data_dir },
         },
         limits: limits.config()?,
+        tls,
     };
     let server = Server::bind(config).await?;
     let shutdown = CancellationToken::new();
     signals::cancel_on_signal(shutdown.clone())?;
     let address = server.address();
     output::note(format_args!(
-        "gangline: listening on http://{address}, dashboard at http://{address}/dashboard"
+        "gangline: listening on {scheme}://{address}, dashboard at {scheme}://{address}/dashboard"
     ));
     server.run(shutdown).await?;
     Ok(ExitCode::SUCCESS)

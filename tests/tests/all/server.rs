@@ -1,4 +1,6 @@
-//! `gangline server` as a process: what it logs.
+//! `gangline server` as a process: what it logs, and TLS.
+
+mod tls;
 
 use std::path::Path;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
+use gangline_tests::api::http_client;
 use gangline_tests::gangline::gangline;
 use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Browser, TestServer, browser};
@@ -176,7 +177,9 @@ async fn axe_finds_nothing_on_any_page_in_light_and_dark() {
 #[tokio::test]
 async fn the_page_may_load_nothing_but_itself() {
     let server = TestServer::start().await;
-    let page = reqwest::get(format!("{}/dashboard", server.url))
+    let page = http_client(&[])
+        .get(format!("{}/dashboard", server.url))
+        .send()
         .await
         .unwrap();
     let policy = page.headers()["content-security-policy"].to_str().unwrap();
@@ -188,7 +191,11 @@ async fn the_page_may_load_nothing_but_itself() {
         .split(['"', '\''])
         .filter(|part| part.starts_with("/dashboard/"))
     {
-        let file = reqwest::get(format!("{}{part}", server.url)).await.unwrap();
+        let file = http_client(&[])
+            .get(format!("{}{part}", server.url))
+            .send()
+            .await
+            .unwrap();
         assert_eq!(file.status(), 200, "{part}");
         assert_eq!(file.headers()["x-content-type-options"], "nosniff");
     }
