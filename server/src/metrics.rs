@@ -5,11 +5,13 @@
 //! on how long the queues are. Labels come from closed lists, but for queue names, which are
 //! capped.
 
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use gangline_protocol::limits::METRICS_QUEUES_MAX;
-use gangline_protocol::{Counts, QueueStatus, SettleStatus};
+use gangline_protocol::{Counts, QueueName, QueueStatus, SettleStatus};
 use http::StatusCode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
@@ -85,6 +87,7 @@ struct QueueSeries {
     items: Family<ItemLabels, Gauge>,
     sessions: Family<QueueLabels, Gauge>,
     retried: Family<QueueLabels, Gauge>,
+    oldest_ready: Family<QueueLabels, Gauge<f64, AtomicU64>>,
     queues: Family<PhaseLabels, Gauge>,
 }
 
@@ -299,13 +302,21 @@ impl QueueSeries {
             "Failed attempts so far that did not end their item",
             self.retried.clone(),
         );
+        registry.register_with_unit(
+            "queue_oldest_ready_age",
+            "Time since the oldest ready item was pushed, of queues that have one; embedded store \
+             only",
+            Unit::Seconds,
+            self.oldest_ready.clone(),
+        );
         registry.register("queues", "Queues, by phase", self.queues.clone());
     }
 
-    fn show(&self, statuses: &[QueueStatus]) {
+    fn show(&self, statuses: &[QueueStatus], oldest_ready_ms: &HashMap<QueueName, u64>) {
         self.items.clear();
         self.sessions.clear();
         self.retried.clear();
+        self.oldest_ready.clear();
         self.queues.clear();
         for (place, status) in statuses.iter().enumerate() {
             let phase = phase_label(status.phase);
@@ -327,6 +338,11 @@ impl QueueSeries {
             self.retried
                 .get_or_create(&labels)
                 .inc_by(gauge(status.retried));
+            if let Some(age_ms) = oldest_ready_ms.get(&status.queue) {
+                let oldest = self.oldest_ready.get_or_create(&labels);
+                let age = Duration::from_millis(*age_ms).as_secs_f64();
+                oldest.set(age.max(oldest.get()));
+            }
             for (state, items) in states(&status.counts) {
                 let labels = ItemLabels {
                     namespace: namespace.into(),
@@ -405,13 +421,18 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Writes all series, with the queues as they are now, running ones first.
+    /// Writes all series, with the queues as they are now, running ones first, and how old the
+    /// oldest ready item is of those queues that have one.
     #[must_use]
-    pub(crate) fn text(&self, mut statuses: Vec<QueueStatus>) -> String {
+    pub(crate) fn text(
+        &self,
+        mut statuses: Vec<QueueStatus>,
+        oldest_ready_ms: &HashMap<QueueName, u64>,
+    ) -> String {
         statuses.sort_by_key(|status| status.phase.is_over());
         // Who scrapes at the same time must not see them half cleared.
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.show(&statuses);
+        queues.show(&statuses, oldest_ready_ms);
         let mut out = String::with_capacity(64 << 10);
         text::encode(&mut out, &self.registry).expect("a String takes all that is written to it");
         out
@@ -451,12 +472,32 @@ mod tests {
             .unwrap()
         };
         let metrics = Metrics::default();
-        let text = metrics.text((0..METRICS_QUEUES_MAX + 3).map(status).collect());
+        let text = metrics.text(
+            (0..METRICS_QUEUES_MAX + 3).map(status).collect(),
+            &[
+                (0, 1_500),
+                (METRICS_QUEUES_MAX, 3),
+                (METRICS_QUEUES_MAX + 1, 2),
+            ]
+            .map(|(number, age_ms)| (status(number).queue, age_ms))
+            .into(),
+        );
         let ready = text.lines().filter(|line| line.contains("state=\"ready\""));
         assert_eq!(ready.count(), METRICS_QUEUES_MAX + 1);
         let shared =
             "gangline_queue_items{namespace=\"_other\",queue=\"_other\",state=\"ready\"} 3";
         assert!(text.contains(shared), "{text}");
+        for age in [
+            "namespace=\"default\",queue=\"q0\"} 1.5",
+            "queue=\"_other\"} 0.003",
+        ] {
+            let mut lines = text.lines();
+            let is_age = |line: &str| line.contains("queue_oldest_ready_age_seconds{");
+            assert!(
+                lines.any(|line| is_age(line) && line.ends_with(age)),
+                "{text}"
+            );
+        }
         assert!(
             text.contains("gangline_queues{phase=\"Open\"} 203"),
             "{text}"

@@ -17,6 +17,7 @@ pub mod invariants;
 mod items;
 mod lanes;
 mod lease;
+mod marks;
 mod phase;
 mod push;
 mod queues;

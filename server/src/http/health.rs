@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use gangline_protocol::ErrorCode;
+use gangline_protocol::{ErrorCode, Timestamp};
 use http::header;
 
 use super::App;
@@ -21,7 +21,15 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Failure>
         Reply::Queues(queues) => queues,
         other => return Err(unexpected(&other).into()),
     };
-    let text = app.gate.metrics.text(queues);
+    let oldest = match app.service.query(Query::OldestReady).await? {
+        Reply::OldestReady(oldest) => oldest,
+        other => return Err(unexpected(&other).into()),
+    };
+    let now_ms = app.history.now();
+    let ages = oldest
+        .into_iter()
+        .map(|(queue, Timestamp(pushed_ms))| (queue, now_ms.saturating_sub(pushed_ms)));
+    let text = app.gate.metrics.text(queues, &ages.collect());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

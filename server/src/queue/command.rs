@@ -156,6 +156,8 @@ pub enum Query {
     },
     /// All queues, by name.
     List,
+    /// The oldest ready item of each queue, as far as the store knows.
+    OldestReady,
     /// One item.
     Item {
         /// The queue.
@@ -240,6 +242,8 @@ pub enum Reply {
     Revoked(Option<SessionId>),
     /// To a list of queues.
     Queues(Vec<QueueStatus>),
+    /// When the oldest ready item was pushed, of those queues that have one.
+    OldestReady(Vec<(QueueName, Timestamp)>),
     /// To a look at an item.
     Item(Box<ItemView>),
     /// To a look at items.

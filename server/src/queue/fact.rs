@@ -14,8 +14,8 @@ use super::snapshot::Part;
 
 /// Version of the stored form.
 ///
-/// 2 has [`Fact::ConfiguredMore`] beside what 1 has.
-pub const FACTS_VERSION: u32 = 2;
+/// 2 has [`Fact::ConfiguredMore`] beside what 1 has; 3 has the times of pushes in snapshots.
+pub const FACTS_VERSION: u32 = 3;
 
 /// One entry of the log: a fact about one queue, or about pushes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -98,6 +98,28 @@ impl Lanes {
         ids.take(max).collect()
     }
 
+    /// Returns the lowest id of all; its cost does not depend on how many there are.
+    pub(super) fn oldest(&self) -> Option<ItemId> {
+        let lanes = self.lanes.iter().filter_map(|lane| {
+            let fresh = lane
+                .fresh
+                .first_key_value()
+                .map(|(first, _)| ItemId(*first));
+            fresh
+                .into_iter()
+                .chain(lane.came_back.first().copied())
+                .min()
+        });
+        let alone = (0..=PRIORITY_MAX).filter_map(|priority| {
+            let from = (Reverse(priority), ItemId(0));
+            let first = self.alone.range(from..).next();
+            first
+                .filter(|(Reverse(found), _)| *found == priority)
+                .map(|(_, id)| *id)
+        });
+        lanes.chain(alone).min()
+    }
+
     /// Returns every ready item; for checks.
     pub(super) fn all(&self) -> Vec<ItemId> {
         let mut all = self.first(usize::MAX);
@@ -170,6 +192,26 @@ mod tests {
         assert_eq!(ids(&lanes, 10), [2, 4]);
         lanes.remove(ItemId(3), 0);
         assert_eq!(ids(&lanes, 10), [2, 4]);
+    }
+
+    #[test]
+    fn the_oldest_is_found_wherever_it_stands() {
+        let mut lanes = Lanes::default();
+        assert_eq!(lanes.oldest(), None);
+        for (id, priority, standing) in [
+            (9, 5, Standing::Fresh),
+            (8, 0, Standing::Fresh),
+            (7, 9, Standing::CameBack),
+            (6, 3, Standing::Alone),
+            (5, 4, Standing::Alone),
+            (4, 4, Standing::CameBack),
+        ] {
+            lanes.insert(ItemId(id), priority, standing);
+            assert_eq!(lanes.oldest(), Some(ItemId(id)));
+        }
+        lanes.insert(ItemId(3), 2, Standing::Alone);
+        lanes.remove(ItemId(4), 4);
+        assert_eq!(lanes.oldest(), Some(ItemId(3)));
     }
 
     #[test]

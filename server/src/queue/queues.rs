@@ -176,6 +176,12 @@ impl Queues {
                 queues.sort_by(|a, b| a.queue.cmp(&b.queue));
                 Ok(Reply::Queues(queues))
             }
+            Query::OldestReady => {
+                let queues = self.by_name.values();
+                let oldest =
+                    queues.filter_map(|queue| Some((queue.name.clone(), queue.oldest_ready()?)));
+                Ok(Reply::OldestReady(oldest.collect()))
+            }
             Query::Item { queue, id } => {
                 let found = self.find(&queue)?;
                 let view = found

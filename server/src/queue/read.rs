@@ -34,6 +34,13 @@ impl Queue {
         }
     }
 
+    /// Returns when the oldest of the ready items was pushed, to the second or so.
+    pub(super) fn oldest_ready(&self) -> Option<Timestamp> {
+        // What is still in the lanes at the end is abandoned.
+        let oldest = self.lanes.oldest().filter(|_| self.ended.is_none())?;
+        self.marks.pushed_ms(oldest).map(Timestamp)
+    }
+
     pub(super) fn item_view(&self, id: ItemId) -> Option<ItemView> {
         Some(match self.items.find(id)? {
             Found::Live(item) => self.live_view(id, item),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::fact::{Created, Ended, JsonText, MoreSettings, Record};
 use super::items::{Extra, Found, Holder, Item, Place, Slot};
 use super::lanes::Standing;
+use super::marks::Marks;
 use super::queues::Queues;
 use super::results::ResultRecord;
 use super::sessions::{EndedSession, Session};
@@ -44,6 +45,8 @@ enum Content {
     /// Workers whose last session has ended, the longest ago first.
     Remembered(u32, Vec<Box<str>>),
     MoreSettings(u32, MoreSettings),
+    /// When items were pushed: the first id and the time of each mark.
+    Marks(u32, Vec<(u64, u64)>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,6 +177,7 @@ impl Queues {
                 self.numbered(part.created.number)?.restore_head(*part)?;
             }
             Content::MoreSettings(number, more) => more.set(&mut self.numbered(number)?.settings),
+            Content::Marks(number, rows) => self.numbered(number)?.marks = Marks::of_rows(rows),
             Content::Session(number, part) => self.numbered(number)?.restore_session(*part)?,
             Content::Items(number, slots) => {
                 let queue = self.numbered(number)?;
@@ -257,8 +261,11 @@ impl Queue {
         });
         let more = MoreSettings::from(&self.settings);
         let more = (more != MoreSettings::default()).then_some(Content::MoreSettings(number, more));
+        let marks = self.marks.rows();
+        let marks = (!marks.is_empty()).then_some(Content::Marks(number, marks));
         std::iter::once(head)
             .chain(more)
+            .chain(marks)
             .chain(sessions)
             .chain(remembered)
             .chain(items)

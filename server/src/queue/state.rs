@@ -15,6 +15,7 @@ use super::fact::{
 };
 use super::items::{Extra, Holder, Item, Items, Place, Slot};
 use super::lanes::{Lanes, Standing};
+use super::marks::Marks;
 use super::results::ResultRecord;
 use super::sessions::{Session, Sessions};
 use gangline_protocol::digest::Digest;
@@ -32,6 +33,8 @@ pub struct Queue {
     pub(super) ended: Option<Ended>,
     pub(super) items: Items,
     pub(super) lanes: Lanes,
+    /// When items were pushed.
+    pub(super) marks: Marks,
     pub(super) delayed: BTreeSet<(u64, ItemId)>,
     pub(super) dead: BTreeSet<ItemId>,
     pub(super) keys: HashMap<KeyHash, ItemId>,
@@ -83,6 +86,7 @@ impl Queue {
             ended: None,
             items: Items::default(),
             lanes: Lanes::default(),
+            marks: Marks::default(),
             delayed: BTreeSet::new(),
             dead: BTreeSet::new(),
             keys: HashMap::new(),
@@ -244,6 +248,7 @@ impl Queue {
             key.map(|key| key.parse().expect("a recorded item key was checked"));
         let hash = key.as_ref().map(key_hash);
         let id = self.items.push(item, key);
+        self.marks.note(id, at_ms);
         if let Some(hash) = hash {
             self.keys.insert(hash, id);
         }

@@ -234,6 +234,6 @@ fn queue_looked_at(query: &Query) -> Option<&QueueName> {
         | Query::Dead { queue, .. }
         | Query::Copies { queue, .. }
         | Query::Stream { queue, .. } => Some(queue),
-        Query::List => None,
+        Query::List | Query::OldestReady => None,
     }
 }

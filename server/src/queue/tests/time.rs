@@ -1,9 +1,11 @@
 //! Queue time: outages and clock jumps end no session, time limits begin with the start.
 
-use gangline_protocol::{ItemId, LeaseRequest, NewItem, Phase, SettingsPatch, SettleOutcome};
+use gangline_protocol::{
+    ItemId, LeaseRequest, NewItem, Phase, SettingsPatch, SettleOutcome, Timestamp,
+};
 
 use super::world::{World, dog, item};
-use crate::queue::Command;
+use crate::queue::{Command, Query, Reply};
 
 #[test]
 fn an_outage_or_a_clock_jump_ends_no_session() {
@@ -21,6 +23,31 @@ fn an_outage_or_a_clock_jump_ends_no_session() {
         assert_eq!(world.heartbeat(&mut one).session_end, None);
         world.now_ms -= 7_200_000;
         assert_eq!(world.heartbeat(&mut one).session_end, None);
+    }
+}
+
+#[test]
+fn the_oldest_ready_item_is_as_old_as_its_push() {
+    for from_snapshot in [false, true] {
+        let mut world = World::new();
+        let first = world.now_ms;
+        world.fill(2);
+        world.pass(10_000);
+        world.fill(1);
+        world.restart(from_snapshot);
+        let oldest = |world: &World| match world.queues.read(0, Query::OldestReady).unwrap() {
+            Reply::OldestReady(oldest) => oldest.first().map(|(_, Timestamp(at_ms))| *at_ms),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(oldest(&world), Some(first));
+        let mut one = dog("one");
+        let items = world.lease(&mut one, 2);
+        assert_eq!(oldest(&world), Some(first + 10_000));
+        // What comes back is as old as it was.
+        world.settle(&mut one, &items[1], SettleOutcome::Release);
+        assert_eq!(oldest(&world), Some(first));
+        let rest = world.lease(&mut one, 2);
+        assert_eq!((rest.len(), oldest(&world)), (2, None));
     }
 }
 

@@ -32,6 +32,8 @@ impl Inner {
                 Ok(Reply::Status(Box::new(head.status(&queue))))
             }
             Query::List => Ok(Reply::Queues(self.all().await?)),
+            // Items in Redis do not say when they were pushed.
+            Query::OldestReady => Ok(Reply::OldestReady(Vec::new())),
             Query::Item { queue, id } => {
                 let mut cmd = self.look(&queue, "item");
                 cmd.arg(exact(id.0));
