@@ -53,10 +53,10 @@ fn attend_all(store: &Store, resource: Resource) -> u64 {
 fn attend_change(store: &Store, resource: Resource, change: &Change) {
     let object = &change.object;
     if change.kind != ChangeKind::Deleted {
-        let is_new = change.before.as_ref().is_none_or(|before| {
-            let owners = &before.value()["metadata"]["ownerReferences"];
-            owners != &object.value()["metadata"]["ownerReferences"]
-        });
+        let is_new = change
+            .before
+            .as_ref()
+            .is_none_or(|before| before.owners() != object.owners());
         if is_new || object.is_being_deleted() {
             attend(store, resource, object);
         }
@@ -66,7 +66,7 @@ fn attend_change(store: &Store, resource: Resource, change: &Change) {
         attend_place(store, &place);
     }
     for owner in object.owners() {
-        if let Some(place) = store.find(owner.uid) {
+        if let Some(place) = store.find(&owner.uid) {
             attend_place(store, &place);
         }
     }
@@ -97,8 +97,8 @@ fn attend(store: &Store, resource: Resource, object: &Object) {
         }
         return;
     }
-    let mut owners = object.owners().peekable();
-    if owners.peek().is_some() && owners.all(|owner| store.find(owner.uid).is_none()) {
+    let mut owners = object.owners().iter();
+    if !object.owners().is_empty() && owners.all(|owner| store.find(&owner.uid).is_none()) {
         delete(store, &place, object.uid());
     }
 }
@@ -171,7 +171,8 @@ fn delete_dependents(store: &Store, owner: &Place, uid: &str) {
         is_blocked |= is_there
             && object
                 .owners()
-                .any(|owner| owner.uid == uid && owner.blocks_deletion);
+                .iter()
+                .any(|owner| *owner.uid == *uid && owner.blocks_deletion);
     }
     if !is_blocked {
         drop_finalizer(store, owner, uid, FOREGROUND);

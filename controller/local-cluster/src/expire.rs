@@ -56,7 +56,7 @@ async fn forget_events(store: &Store) {
         let surplus = events.len().saturating_sub(EVENTS_MAX);
         let now = Timestamp::now();
         for (position, event) in events.iter().enumerate() {
-            if position < surplus || is_old(event.value(), now) {
+            if position < surplus || is_old(&event.value(), now) {
                 let place = (Resource::Events, event.namespace(), event.name());
                 delete(store, place, event.uid(), Propagation::Background);
             }
@@ -131,7 +131,7 @@ fn list(store: &Store, due: &mut Due) -> u64 {
 }
 
 fn note(due: &mut Due, job: &Object) {
-    if let Some(at) = due_at(job.value()) {
+    if let Some(at) = due_at(&job.value()) {
         due.insert((at, job.namespace().to_owned(), job.name().to_owned()));
     }
 }
@@ -147,7 +147,7 @@ fn expire(store: &Store, namespace: &str, name: &str, now: Timestamp) {
     let Some(job) = store.get(Resource::Jobs, namespace, name) else {
         return;
     };
-    if due_at(job.value()).is_none_or(|at| at > now) {
+    if due_at(&job.value()).is_none_or(|at| at > now) {
         return;
     }
     let place = (Resource::Jobs, namespace, name);

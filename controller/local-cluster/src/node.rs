@@ -96,11 +96,11 @@ struct Following {
 }
 
 fn is_here(object: &Object) -> bool {
-    field(object.value(), "spec.nodeName") == NODE_NAME
+    field(&object.value(), "spec.nodeName") == NODE_NAME
 }
 
 fn typed(object: &Object) -> Option<PodEvent> {
-    match Pod::deserialize(object.value()) {
+    match serde_json::from_slice(object.bytes()) {
         Ok(pod) => Some(PodEvent::Applied(Box::new(pod))),
         Err(error) => {
             tracing::error!(%error, pod.name = object.name(), "a stored Pod is not understood");
@@ -221,7 +221,7 @@ impl PodApi for NodePods {
         };
         let object = self.0.get(resource, namespace, name);
         let data = object.map(|object| match kind {
-            ConfigKind::ConfigMap => config_map(object.value()),
+            ConfigKind::ConfigMap => config_map(&object.value()),
             ConfigKind::Secret => bytes(&object.value()["data"]),
         });
         async { data.transpose() }.boxed()

@@ -25,6 +25,12 @@ use resource::Resource;
 
 /// Changes that a collection remembers; a watcher further behind has to list again.
 const HISTORY_MAX: usize = 8_192;
+/// Bytes of objects in these changes, beyond which the oldest are forgotten before there are so many:
+/// some 2,000 changes of Pods, which is what 300 Pods that live and die leave behind.
+const HISTORY_BYTES_MAX: usize = 8 << 20;
+/// Changes whose objects have a tree beside their text: more than there are between a change and the
+/// look of those who follow.
+const TREES_MAX: usize = 64;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +100,7 @@ struct State {
     /// By namespace, then by name.
     objects: BTreeMap<String, BTreeMap<String, Arc<Object>>>,
     history: VecDeque<Arc<Change>>,
+    history_bytes: usize,
     /// The version from which on every change is in `history`.
     known_since: u64,
 }
@@ -123,6 +130,7 @@ impl Store {
         let mut store = Self::with(version, None);
         for (resource, value, version) in recovered.objects {
             let object = Arc::new(Object::new(value, version));
+            object.rest();
             let mut state = lock(&store.collection(resource).state);
             let objects = state.objects.entry(object.namespace().to_owned());
             let name = object.name().to_owned();
@@ -256,7 +264,7 @@ impl Store {
         before: &Arc<Object>,
         value: Value,
     ) -> Result<Arc<Object>, WriteError> {
-        if before.value() == &value {
+        if *before.value() == value {
             return Ok(Arc::clone(before));
         }
         let collection = self.collection(resource);
@@ -354,8 +362,8 @@ impl Store {
 
     fn note(&self, resource: Resource, before: Option<&Object>, after: Option<&Object>) {
         let owners = |object: Option<&Object>| -> Vec<String> {
-            let references = object.map(Object::owners).unwrap_or_default();
-            references.map(|owner| owner.uid.to_owned()).collect()
+            let references = object.map(Object::owners).unwrap_or_default().iter();
+            references.map(|owner| owner.uid.to_string()).collect()
         };
         let (old, new) = (owners(before), owners(after));
         let Some(object) = after.or(before) else {
@@ -409,10 +417,16 @@ impl State {
             object: Arc::clone(object),
             before: before.map(Arc::clone),
         }));
-        if self.history.len() > HISTORY_MAX
+        self.history_bytes += object.bytes().len();
+        if let Some(older) = self.history.len().checked_sub(TREES_MAX + 1) {
+            self.history[older].object.rest();
+        }
+        while (self.history.len() > HISTORY_MAX || self.history_bytes > HISTORY_BYTES_MAX)
             && let Some(oldest) = self.history.pop_front()
         {
+            self.history_bytes -= oldest.object.bytes().len();
             self.known_since = oldest.version;
+            oldest.object.rest();
         }
     }
 }

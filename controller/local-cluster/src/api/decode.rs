@@ -9,6 +9,10 @@ use super::error::{ApiError, Result};
 use super::messages::{Message, Scalar, Type, message, written};
 use crate::objects::resource::Resource;
 
+/// Levels of the one part of objects that has no form of its own. Types have some 20; what is kept must
+/// stay below the 128 at which no reader of JSON follows any more.
+const FIELDS_LEVELS_MAX: usize = 64;
+
 /// What to do about fields that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Validation {
@@ -227,8 +231,12 @@ impl<'a> Reader<'a> {
                 },
                 value,
             ),
-            ("Quantity" | "IntOrString", Value::String(_)) | ("FieldsV1", Value::Object(_)) => {
+            ("Quantity" | "IntOrString", Value::String(_)) => Ok(value.clone()),
+            ("FieldsV1", Value::Object(_)) if has_levels(value, FIELDS_LEVELS_MAX) => {
                 Ok(value.clone())
+            }
+            ("FieldsV1", Value::Object(_)) => {
+                Err(self.invalid(&format!("more than {FIELDS_LEVELS_MAX} levels")))
             }
             ("Time" | "MicroTime" | "Quantity" | "IntOrString" | "FieldsV1", _) => {
                 Err(self.wrong(owner, &go_type(Scalar::Message(name)), value))
@@ -293,6 +301,15 @@ impl<'a> Reader<'a> {
             }
         }
         text
+    }
+}
+
+/// Whether a value has no more than so many levels.
+fn has_levels(value: &Value, max: usize) -> bool {
+    match value {
+        Value::Object(map) => max > 0 && map.values().all(|value| has_levels(value, max - 1)),
+        Value::Array(list) => max > 0 && list.iter().all(|value| has_levels(value, max - 1)),
+        _ => true,
     }
 }
 

@@ -100,11 +100,11 @@ impl Options {
         {
             return mismatch("UID", uid, object.uid());
         }
-        let found = text(object.value(), "resourceVersion");
+        let found = object.version().to_string();
         if let Some(version) = &self.version
-            && version != found
+            && *version != found
         {
-            return mismatch("ResourceVersion", version, found);
+            return mismatch("ResourceVersion", version, &found);
         }
         Ok(())
     }
@@ -184,15 +184,13 @@ pub(super) fn delete_collection(
     }
     let selector = target.selector(parameters)?;
     let (objects, version) = store.list(target.resource, target.namespace.as_deref());
-    let selected = objects
-        .iter()
-        .filter(|object| selector.matches(object.value()));
+    let selected = objects.iter().filter(|object| selector.matches(object));
     let mut items = Vec::new();
     for object in selected {
         let place = (target.resource, object.namespace(), object.name());
         match delete_object(store, place, options) {
             Ok(Deleted::Gone(object) | Deleted::Going(object)) => {
-                items.push(object.value().clone());
+                items.push(Value::clone(&object.value()));
             }
             // Somebody else was faster.
             Err(error) if error.is_not_found() => {}
@@ -226,7 +224,7 @@ pub(crate) fn delete_object(
                 "this namespace may not be deleted",
             ));
         }
-        let mut value = before.value().clone();
+        let mut value = Value::clone(&before.value());
         if options.is_eviction {
             condition_evicted(&mut value);
         }

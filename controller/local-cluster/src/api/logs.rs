@@ -23,7 +23,8 @@ pub(super) fn read(
 ) -> Result<Response> {
     let pod = api.store.get(Resource::Pods, target.namespace(), name);
     let pod = pod.ok_or_else(|| ApiError::not_found(Resource::Pods, name))?;
-    let container = container(pod.value(), name, &parameters.container)?;
+    let value = pod.value();
+    let container = container(&value, name, &parameters.container)?;
     let options = LogOptions {
         follow: is_on(&parameters.follow),
         tail_lines: number("tailLines", &parameters.tail_lines)?,

@@ -76,7 +76,7 @@ pub(super) fn list(
         version = from.version;
     }
     if !selector.is_empty() {
-        objects.retain(|object| selector.matches(object.value()));
+        objects.retain(|object| selector.matches(object));
     }
     let mut metadata = json!({ "resourceVersion": version.to_string() });
     if let Some(limit) = limit

@@ -34,7 +34,7 @@ fn of(job: &Value) -> Value {
 }
 
 fn reply(job: &Object) -> Response {
-    json_reply(StatusCode::OK, Body::from(of(job.value()).to_string()))
+    json_reply(StatusCode::OK, Body::from(of(&job.value()).to_string()))
 }
 
 pub(super) fn get(store: &Store, target: &Target, name: &str) -> Result<Response> {

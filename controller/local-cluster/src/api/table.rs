@@ -59,9 +59,10 @@ pub(crate) fn table<'a>(
 ) -> Value {
     let now = Timestamp::now();
     let rows = objects.map(|object| {
+        let value = object.value();
         json!({
-            "cells": cells::of(resource, object.value(), now),
-            "object": included(resource, object, include),
+            "cells": cells::of(resource, &value, now),
+            "object": included(resource, &value, include),
         })
     });
     let rows: Value = rows.collect();
@@ -72,15 +73,15 @@ pub(crate) fn table<'a>(
     })
 }
 
-fn included(resource: Resource, object: &Object, include: Include) -> Value {
+fn included(resource: Resource, object: &Value, include: Include) -> Value {
     match include {
         Include::Nothing => Value::Null,
         Include::Metadata => json!({
             "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-            "metadata": object.value()["metadata"],
+            "metadata": object["metadata"],
         }),
         Include::Object => {
-            let mut value = object.value().clone();
+            let mut value = object.clone();
             value["kind"] = resource.kind().into();
             value["apiVersion"] = resource.api_version().into();
             value

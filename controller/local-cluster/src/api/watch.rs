@@ -76,7 +76,7 @@ pub(super) fn watch(
     if initial {
         let (objects, version) = store.list(target.resource, target.namespace.as_deref());
         for object in &objects {
-            if watcher.selector.matches(object.value()) {
+            if watcher.selector.matches(object) {
                 let line = watcher.line("ADDED", object);
                 watcher.ready.push_back(line);
             }
@@ -165,7 +165,7 @@ impl Watcher {
         if namespace.is_some_and(|namespace| namespace != change.object.namespace()) {
             return None;
         }
-        let fits = |object: &Object| self.selector.matches(object.value());
+        let fits = |object: &Object| self.selector.matches(object);
         let before = change.before.as_deref().is_some_and(fits);
         let after = change.kind != ChangeKind::Deleted && fits(&change.object);
         let what = match (before, after) {

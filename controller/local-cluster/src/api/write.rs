@@ -241,16 +241,13 @@ pub(super) fn update(
     for _ in 0..TRIES_MAX {
         let before = store.get(resource, target.namespace(), name);
         let before = before.ok_or_else(|| ApiError::not_found(resource, name))?;
-        let mut decoded = decode(resource, &change(before.value())?, validation)?;
+        let old = before.value();
+        let mut decoded = decode(resource, &change(&old)?, validation)?;
         check_preconditions(resource, &before, &decoded.value)?;
-        judge(resource, target.part, before.value(), &mut decoded.value)?;
-        api.judge_change(resource, before.value(), &decoded.value)?;
+        judge(resource, target.part, &old, &mut decoded.value)?;
+        api.judge_change(resource, &old, &decoded.value)?;
         let mut warnings = decoded.warnings;
-        warnings.extend(strategy::warnings(
-            resource,
-            Some(before.value()),
-            &decoded.value,
-        ));
+        warnings.extend(strategy::warnings(resource, Some(&old), &decoded.value));
         if parameters.is_dry() {
             let object = Object::new(decoded.value, before.version());
             return Ok((Arc::new(object), warnings));
@@ -267,7 +264,7 @@ pub(super) fn update(
 
 fn check_preconditions(resource: Resource, before: &Object, new: &Value) -> Result<()> {
     let version = text(new, "resourceVersion");
-    if !matches!(version, "" | "0") && version != text(before.value(), "resourceVersion") {
+    if !matches!(version, "" | "0") && version != before.version().to_string() {
         return Err(ApiError::has_changed(resource, before.name()));
     }
     let uid = text(new, "uid");
@@ -383,7 +380,7 @@ pub(crate) fn change_own(
         if before.uid() != uid {
             return None;
         }
-        let mut value = before.value().clone();
+        let mut value = Value::clone(&before.value());
         if !change(&mut value) {
             return None;
         }

@@ -1,6 +1,9 @@
 //! One version of one object: never changed, shared by everybody who reads it.
+//!
+//! It is kept as JSON text, which takes a tenth of the memory of a tree. The newest few versions have
+//! their tree beside it, since those who follow the changes look at them within the next moment.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -34,52 +37,86 @@ pub(crate) fn items_mut<'a>(
 /// One version of an object.
 #[derive(Debug)]
 pub(crate) struct Object {
-    value: Value,
+    bytes: Bytes,
     version: u64,
-    bytes: OnceLock<Bytes>,
+    namespace: Box<str>,
+    name: Box<str>,
+    uid: Box<str>,
+    is_being_deleted: bool,
+    finalizers: Box<[Box<str>]>,
+    owners: Box<[OwnerReference]>,
+    /// Absent once the object is not among the newest any more.
+    tree: Mutex<Option<Arc<Value>>>,
 }
 
 /// What an object says of one of its owners.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OwnerReference<'a> {
-    pub(crate) uid: &'a str,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnerReference {
+    pub(crate) uid: Box<str>,
     pub(crate) blocks_deletion: bool,
 }
 
 impl Object {
     pub(crate) fn new(mut value: Value, version: u64) -> Self {
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        let metadata = &value["metadata"];
+        let list = |key: &str| metadata[key].as_array().into_iter().flatten();
+        let owners = list("ownerReferences").map(|owner| OwnerReference {
+            uid: owner["uid"].as_str().unwrap_or_default().into(),
+            blocks_deletion: owner["blockOwnerDeletion"] == true,
+        });
+        let finalizers = list("finalizers").filter_map(Value::as_str);
         Self {
-            value,
+            bytes: Bytes::from(value.to_string()),
             version,
-            bytes: OnceLock::new(),
+            namespace: text(&value, "namespace").into(),
+            name: text(&value, "name").into(),
+            uid: text(&value, "uid").into(),
+            is_being_deleted: !text(&value, "deletionTimestamp").is_empty(),
+            finalizers: finalizers.map(Into::into).collect(),
+            owners: owners.collect(),
+            tree: Mutex::new(Some(Arc::new(value))),
         }
     }
 
-    pub(crate) fn value(&self) -> &Value {
-        &self.value
+    /// The object as a tree, which is made anew for each who wants it of an older version.
+    pub(crate) fn value(&self) -> Arc<Value> {
+        let tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*tree {
+            Some(tree) => Arc::clone(tree),
+            None => {
+                drop(tree);
+                let tree = serde_json::from_slice(&self.bytes);
+                Arc::new(tree.expect("the text was made from a tree"))
+            }
+        }
+    }
+
+    /// Lets the tree go.
+    pub(super) fn rest(&self) {
+        let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        *tree = None;
     }
 
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The object as JSON, made once for all who want it.
+    /// The object as JSON, shared by all who want it.
     pub(crate) fn bytes(&self) -> &Bytes {
-        self.bytes
-            .get_or_init(|| Bytes::from(self.value.to_string()))
+        &self.bytes
     }
 
     pub(crate) fn namespace(&self) -> &str {
-        text(&self.value, "namespace")
+        &self.namespace
     }
 
     pub(crate) fn name(&self) -> &str {
-        text(&self.value, "name")
+        &self.name
     }
 
     pub(crate) fn uid(&self) -> &str {
-        text(&self.value, "uid")
+        &self.uid
     }
 
     pub(crate) fn place(&self, resource: Resource) -> Place {
@@ -91,20 +128,14 @@ impl Object {
     }
 
     pub(crate) fn is_being_deleted(&self) -> bool {
-        !text(&self.value, "deletionTimestamp").is_empty()
+        self.is_being_deleted
     }
 
     pub(crate) fn finalizers(&self) -> impl Iterator<Item = &str> {
-        let list = self.value["metadata"]["finalizers"].as_array();
-        list.into_iter().flatten().filter_map(Value::as_str)
+        self.finalizers.iter().map(AsRef::as_ref)
     }
 
-    pub(crate) fn owners(&self) -> std::vec::IntoIter<OwnerReference<'_>> {
-        let list = self.value["metadata"]["ownerReferences"].as_array();
-        let references = list.into_iter().flatten().map(|owner| OwnerReference {
-            uid: owner["uid"].as_str().unwrap_or_default(),
-            blocks_deletion: owner["blockOwnerDeletion"] == true,
-        });
-        references.collect::<Vec<_>>().into_iter()
+    pub(crate) fn owners(&self) -> &[OwnerReference] {
+        &self.owners
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::Object;
 use super::resource::Resource;
 
 /// Which objects are asked for.
@@ -46,15 +47,30 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    pub(crate) fn matches(&self, object: &Value) -> bool {
-        let labels = &object["metadata"]["labels"];
-        let fits = |(path, equality, wanted): &(String, Equality, String)| {
-            (value_at(object, path) == *wanted) == (*equality == Equality::Equal)
+    pub(crate) fn matches(&self, object: &Object) -> bool {
+        let is_name = |path: &str| matches!(path, "metadata.name" | "metadata.namespace");
+        // Names need no tree, and rule out most of the others.
+        let named = |(path, equality, wanted): &(String, Equality, String)| {
+            let name = match path.as_str() {
+                "metadata.name" => object.name(),
+                "metadata.namespace" => object.namespace(),
+                _ => return true,
+            };
+            (name == wanted) == (*equality == Equality::Equal)
         };
-        self.labels
-            .iter()
-            .all(|requirement| requirement.matches(labels))
-            && self.fields.iter().all(fits)
+        if !self.fields.iter().all(named) {
+            return false;
+        }
+        if self.labels.is_empty() && self.fields.iter().all(|(path, ..)| is_name(path)) {
+            return true;
+        }
+        let value = object.value();
+        let labels = &value["metadata"]["labels"];
+        let fits = |(path, equality, wanted): &(String, Equality, String)| {
+            is_name(path) || (value_at(&value, path) == *wanted) == (*equality == Equality::Equal)
+        };
+        let mut labelled = self.labels.iter();
+        labelled.all(|requirement| requirement.matches(labels)) && self.fields.iter().all(fits)
     }
 }
 
@@ -174,7 +190,11 @@ mod tests {
             "spec": { "nodeName": "here" }, "status": { "phase": "Running" },
         });
         let selector = Selector::parse(Resource::Pods, labels, fields).unwrap();
-        assert_eq!(selector.matches(&pod), expected, "{labels} {fields}");
+        let pod = Object::new(pod, 1);
+        for _ in 0..2 {
+            assert_eq!(selector.matches(&pod), expected, "{labels} {fields}");
+            pod.rest();
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn every_change_has_a_newer_version_and_is_remembered_in_order() {
     let store = Store::new(100);
     let first = store.create(Resource::Pods, pod("a", None)).unwrap();
     let second = store.create(Resource::Jobs, pod("a", None)).unwrap();
-    let mut value = first.value().clone();
+    let mut value = first.value().as_ref().clone();
     value["spec"] = json!({ "nodeName": "x" });
     let third = store
         .replace(Resource::Pods, &first, value.clone())
@@ -44,7 +44,7 @@ fn every_change_has_a_newer_version_and_is_remembered_in_order() {
 fn an_object_that_has_changed_is_not_written_over() {
     let store = Store::new(0);
     let first = store.create(Resource::Pods, pod("a", None)).unwrap();
-    let mut value = first.value().clone();
+    let mut value = first.value().as_ref().clone();
     value["spec"] = json!({ "nodeName": "x" });
     store
         .replace(Resource::Pods, &first, value.clone())
@@ -67,7 +67,7 @@ fn a_write_that_changes_nothing_is_no_change() {
     let store = Store::new(0);
     let first = store.create(Resource::Pods, pod("a", None)).unwrap();
     let again = store
-        .replace(Resource::Pods, &first, first.value().clone())
+        .replace(Resource::Pods, &first, first.value().as_ref().clone())
         .unwrap();
     assert_eq!((again.version(), store.version()), (1, 1));
 }
@@ -77,7 +77,7 @@ fn history_is_bounded_and_says_so() {
     let store = Store::new(0);
     let mut object = store.create(Resource::Pods, pod("a", None)).unwrap();
     for turn in 0..HISTORY_MAX {
-        let mut value = object.value().clone();
+        let mut value = object.value().as_ref().clone();
         value["spec"] = json!(turn);
         object = store.replace(Resource::Pods, &object, value).unwrap();
     }
@@ -107,11 +107,11 @@ fn dependents_are_known_by_their_owner() {
     assert_eq!(store.find("uid-job").unwrap().name, "job");
     assert_eq!(store.dependents("uid-job")[0].name, "a");
     store
-        .remove(Resource::Jobs, &owner, owner.value().clone())
+        .remove(Resource::Jobs, &owner, owner.value().as_ref().clone())
         .unwrap();
     assert_eq!(store.find("uid-job"), None);
     store
-        .remove(Resource::Pods, &pod, pod.value().clone())
+        .remove(Resource::Pods, &pod, pod.value().as_ref().clone())
         .unwrap();
     assert!(store.dependents("uid-job").is_empty());
 }
