@@ -51,7 +51,7 @@ use supervisors::Supervisors;
 #[derive(Debug, Clone)]
 pub enum PodEvent {
     /// The Pod exists in this form. The first events list all Pods.
-    Applied(Box<Pod>),
+    Applied(Arc<Pod>),
     /// All Pods of the first list have come: what else there is of state on this machine belongs to no Pod any more.
     Listed,
     /// The Pod's object is gone.
@@ -180,7 +180,7 @@ impl Kubelet {
 
     /// Runs until `shutdown`; containers go on running after it.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let mut pods: HashMap<String, watch::Sender<Option<Pod>>> = HashMap::new();
+        let mut pods: HashMap<String, watch::Sender<Option<Arc<Pod>>>> = HashMap::new();
         let mut tasks = JoinSet::new();
         let mut events = self.node.api.watch();
         loop {
@@ -194,9 +194,9 @@ impl Kubelet {
                 Some(PodEvent::Applied(pod)) => {
                     let uid = pod.metadata.uid.clone().unwrap_or_default();
                     if let Some(known) = pods.get(&uid) {
-                        known.send_replace(Some(*pod));
+                        known.send_replace(Some(pod));
                     } else if !uid.is_empty() {
-                        let (sender, receiver) = watch::channel(Some(*pod));
+                        let (sender, receiver) = watch::channel(Some(pod));
                         pods.insert(uid, sender);
                         tasks.spawn(pod::run(Arc::clone(&self.node), receiver));
                     }

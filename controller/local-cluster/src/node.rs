@@ -101,7 +101,7 @@ fn is_here(object: &Object) -> bool {
 
 fn typed(object: &Object) -> Option<PodEvent> {
     match serde_json::from_slice(object.bytes()) {
-        Ok(pod) => Some(PodEvent::Applied(Box::new(pod))),
+        Ok(pod) => Some(PodEvent::Applied(Arc::new(pod))),
         Err(error) => {
             tracing::error!(%error, pod.name = object.name(), "a stored Pod is not understood");
             None

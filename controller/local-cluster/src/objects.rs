@@ -26,8 +26,8 @@ use resource::Resource;
 /// Changes that a collection remembers; a watcher further behind has to list again.
 const HISTORY_MAX: usize = 8_192;
 /// Bytes of objects in these changes, beyond which the oldest are forgotten before there are so many:
-/// some 2,000 changes of Pods, which is what 300 Pods that live and die leave behind.
-const HISTORY_BYTES_MAX: usize = 8 << 20;
+/// some 1,500 changes of Pods, which is what 250 Pods that live and die leave behind.
+const HISTORY_BYTES_MAX: usize = 4 << 20;
 /// Changes whose objects have a tree beside their text: more than there are between a change and the
 /// look of those who follow.
 const TREES_MAX: usize = 64;

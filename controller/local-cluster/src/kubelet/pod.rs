@@ -23,22 +23,19 @@ use stop::{GRACE_SECONDS, end};
 pub(super) use stop::{Stop, grace};
 
 /// Follows a Pod until its object is gone.
-pub(super) async fn run(node: Arc<Node>, mut pods: watch::Receiver<Option<Pod>>) {
+pub(super) async fn run(node: Arc<Node>, mut pods: watch::Receiver<Option<Arc<Pod>>>) {
     let Some(pod) = pods.borrow().clone() else {
         return;
     };
     // A Pod may be on its way out when it is first seen.
     pods.mark_changed();
-    let life = Arc::new(Life::new(node, pod));
-    let phase = life
-        .pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
     if !matches!(phase, Some("Succeeded" | "Failed")) {
+        let life = Arc::new(Life::new(Arc::clone(&node), Arc::clone(&pod)));
         Box::pin(live(&life, &mut pods)).await;
     }
-    let deleting = |pod: &Option<Pod>| {
+    let deleting = |pod: &Option<Arc<Pod>>| {
         pod.as_ref()
             .is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
     };
@@ -47,13 +44,14 @@ pub(super) async fn run(node: Arc<Node>, mut pods: watch::Receiver<Option<Pod>>)
         Ok(seen) => seen.is_none(),
         Err(_) => return,
     };
-    if gone || life.node.api.remove(&life.pod).await.is_ok() {
-        let _ = fs::remove_dir_all(life.node.config.root.join(life.uid()));
+    if gone || node.api.remove(&pod).await.is_ok() {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let _ = fs::remove_dir_all(node.config.root.join(uid));
     }
 }
 
 /// Runs the Pod to its end and sees to it that the API knows.
-async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Pod>>) {
+async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Arc<Pod>>>) {
     let newest = pods.clone();
     let stop = watch::Sender::new(None);
     if life.was_cut_off() {

@@ -38,7 +38,7 @@ impl Fake {
         // Held meanwhile, so that a watch that begins just now misses nothing.
         let mut pods = self.pods.lock().unwrap();
         pods.insert(pod.metadata.uid.clone().unwrap(), pod.clone());
-        let event = || PodEvent::Applied(Box::new(pod.clone()));
+        let event = || PodEvent::Applied(Arc::new(pod.clone()));
         self.watchers
             .lock()
             .unwrap()
@@ -174,7 +174,7 @@ impl PodApi for Fake {
         let (sender, receiver) = mpsc::unbounded_channel();
         let pods = self.pods.lock().unwrap();
         for pod in pods.values() {
-            let event = PodEvent::Applied(Box::new(pod.clone()));
+            let event = PodEvent::Applied(Arc::new(pod.clone()));
             sender.send(event).unwrap();
         }
         sender.send(PodEvent::Listed).unwrap();

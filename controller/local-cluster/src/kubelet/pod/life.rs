@@ -25,13 +25,13 @@ pub(in crate::kubelet) enum Place {
 /// A Pod while its containers run.
 pub(in crate::kubelet) struct Life {
     pub(in crate::kubelet) node: Arc<Node>,
-    pub(in crate::kubelet) pod: Pod,
+    pub(in crate::kubelet) pod: Arc<Pod>,
     pub(super) start: Timestamp,
     pub(super) views: watch::Sender<Snapshot>,
 }
 
 impl Life {
-    pub(super) fn new(node: Arc<Node>, pod: Pod) -> Self {
+    pub(super) fn new(node: Arc<Node>, pod: Arc<Pod>) -> Self {
         let status = pod.status.as_ref();
         let start = status.and_then(|status| status.start_time.as_ref());
         Self {
@@ -128,7 +128,7 @@ impl Life {
     pub(super) async fn report(
         &self,
         mut views: watch::Receiver<Snapshot>,
-        pods: &watch::Receiver<Option<Pod>>,
+        pods: &watch::Receiver<Option<Arc<Pod>>>,
     ) {
         let mut written = self.pod.status.clone().unwrap_or_default();
         while views.changed().await.is_ok() {
