@@ -351,6 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_managed_may_not_be_deeper_than_a_reader_follows() {
+        let nested = |levels| (1..levels).fold(json!({}), |inner, _| json!({ "f:x": inner }));
+        let map =
+            |levels| json!({ "metadata": { "managedFields": [{ "fieldsV1": nested(levels) }] } });
+        let check = |levels| decode(Resource::ConfigMaps, &map(levels), Validation::Strict);
+        assert!(check(FIELDS_LEVELS_MAX).is_ok());
+        let refusal = check(FIELDS_LEVELS_MAX + 1).unwrap_err().to_string();
+        assert!(
+            refusal.ends_with("metadata.managedFields[0].fieldsV1: more than 64 levels"),
+            "{refusal}"
+        );
+    }
+
+    #[test]
     fn a_value_of_the_wrong_type_is_named_by_its_path() {
         let job = json!({ "spec": { "parallelism": "two" } });
         let refusal = decode(Resource::Jobs, &job, Validation::Ignore).unwrap_err();

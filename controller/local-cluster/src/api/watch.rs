@@ -25,19 +25,28 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long a watch lasts when its client does not say.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
+/// How much a watcher is told in one piece; what it has not taken yet stands in the store alone.
+const PIECE_BYTES: usize = 64 << 10;
+
 struct Watcher {
     store: Arc<Store>,
     target: Target,
     selector: Selector,
     changed: Receiver<()>,
     version: u64,
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<Event>,
     as_table: Option<Include>,
     /// The client knows the table's columns.
     has_columns: bool,
     bookmarks: Option<Interval>,
     ends_at: Instant,
     has_ended: bool,
+}
+
+/// What is to be said, before it is put into words.
+enum Event {
+    Change(&'static str, Arc<Object>),
+    Said(Bytes),
 }
 
 pub(super) fn watch(
@@ -75,15 +84,16 @@ pub(super) fn watch(
     };
     if initial {
         let (objects, version) = store.list(target.resource, target.namespace.as_deref());
-        for object in &objects {
-            if watcher.selector.matches(object) {
-                let line = watcher.line("ADDED", object);
-                watcher.ready.push_back(line);
-            }
-        }
+        let selector = &watcher.selector;
+        let selected = objects
+            .into_iter()
+            .filter(|object| selector.matches(object));
+        let events = selected.map(|object| Event::Change("ADDED", object));
+        watcher.ready.extend(events);
         watcher.version = version;
         if is_on(&parameters.send_initial_events) && bookmarks {
-            watcher.ready.push_back(watcher.bookmark(true));
+            let bookmark = watcher.bookmark(true);
+            watcher.ready.push_back(Event::Said(bookmark));
         }
     }
     let lines = stream::unfold(watcher, |mut watcher| async {
@@ -94,7 +104,7 @@ pub(super) fn watch(
 }
 
 impl Watcher {
-    /// Everything that there is to say, in one piece; nothing at the end.
+    /// What there is to say, as much as goes into one piece; nothing at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.ready.is_empty() {
@@ -117,7 +127,7 @@ impl Watcher {
                 changed = self.changed.changed() => self.has_ended = changed.is_err(),
                 _ = bookmark_due => {
                     let bookmark = self.bookmark(false);
-                    self.ready.push_back(bookmark);
+                    self.ready.push_back(Event::Said(bookmark));
                 }
                 () = tokio::time::sleep_until(self.ends_at) => self.has_ended = true,
             }
@@ -125,14 +135,18 @@ impl Watcher {
     }
 
     fn take(&mut self) -> Bytes {
-        if self.ready.len() == 1
-            && let Some(only) = self.ready.pop_front()
+        let mut lines = BytesMut::new();
+        while lines.len() < PIECE_BYTES
+            && let Some(event) = self.ready.pop_front()
         {
-            return only;
-        }
-        let bytes = self.ready.iter().map(Bytes::len).sum();
-        let mut lines = BytesMut::with_capacity(bytes);
-        for line in self.ready.drain(..) {
+            let line = match event {
+                Event::Change(what, object) => self.line(what, &object),
+                Event::Said(line) => line,
+            };
+            // Mostly there is one.
+            if lines.is_empty() && self.ready.is_empty() {
+                return line;
+            }
             lines.put_slice(&line);
         }
         lines.freeze()
@@ -144,8 +158,9 @@ impl Watcher {
             Ok(changes) => {
                 for change in changes {
                     self.version = change.version;
-                    if let Some(line) = self.seen(&change) {
-                        self.ready.push_back(line);
+                    if let Some(what) = self.seen(&change) {
+                        let object = Arc::clone(&change.object);
+                        self.ready.push_back(Event::Change(what, object));
                     }
                 }
             }
@@ -153,14 +168,15 @@ impl Watcher {
                 let status = ApiError::expired(expired.to_string())
                     .to_status()
                     .to_string();
-                self.ready.push_back(line("ERROR", status.as_bytes()));
+                let said = line("ERROR", status.as_bytes());
+                self.ready.push_back(Event::Said(said));
                 self.has_ended = true;
             }
         }
     }
 
     /// What a change is to this watcher: an object that is selected no more is as good as deleted.
-    fn seen(&mut self, change: &Change) -> Option<Bytes> {
+    fn seen(&self, change: &Change) -> Option<&'static str> {
         let namespace = self.target.namespace.as_deref();
         if namespace.is_some_and(|namespace| namespace != change.object.namespace()) {
             return None;
@@ -168,13 +184,12 @@ impl Watcher {
         let fits = |object: &Object| self.selector.matches(object);
         let before = change.before.as_deref().is_some_and(fits);
         let after = change.kind != ChangeKind::Deleted && fits(&change.object);
-        let what = match (before, after) {
-            (false, true) => "ADDED",
-            (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
-            (false, false) => return None,
-        };
-        Some(self.line(what, &change.object))
+        match (before, after) {
+            (false, true) => Some("ADDED"),
+            (true, true) => Some("MODIFIED"),
+            (true, false) => Some("DELETED"),
+            (false, false) => None,
+        }
     }
 
     fn line(&mut self, what: &str, object: &Object) -> Bytes {

@@ -88,6 +88,24 @@ fn history_is_bounded_and_says_so() {
 }
 
 #[test]
+fn history_is_bounded_in_bytes_too_and_old_versions_can_still_be_read() {
+    let store = Store::new(0);
+    let mut object = store.create(Resource::ConfigMaps, pod("a", None)).unwrap();
+    let first = Arc::clone(&object);
+    let text = "x".repeat(HISTORY_BYTES_MAX / 100);
+    for turn in 0..200 {
+        let mut value = object.value().as_ref().clone();
+        value["data"] = serde_json::json!({ "text": text, "turn": turn });
+        object = store.replace(Resource::ConfigMaps, &object, value).unwrap();
+    }
+    let newest = store.version();
+    assert!(store.changes(Resource::ConfigMaps, newest - 101).is_err());
+    let changes = store.changes(Resource::ConfigMaps, newest - 90).unwrap();
+    assert_eq!(changes[0].object.value()["data"]["turn"], 110);
+    assert_eq!(first.value()["metadata"]["name"], "a");
+}
+
+#[test]
 fn lists_are_ordered_and_can_be_of_one_namespace() {
     let store = Store::new(0);
     for name in ["b", "a"] {
