@@ -30,7 +30,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -41,6 +41,7 @@ use crate::JudgeJob;
 use crate::kubelet::Kubelet;
 use crate::objects::resource::Resource;
 use crate::objects::{Object, Store};
+use access::REVIEWS;
 use error::{ApiError, Result};
 use target::{Parameters, Part, Target, is_on};
 
@@ -59,19 +60,19 @@ pub(crate) struct Api {
 
 /// Returns the whole API as a service.
 pub(crate) fn router(api: Arc<Api>) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/version", get(version))
         // As the Python client has it.
         .route("/version/", get(version))
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
-        .route("/readyz", get(async || "ok"))
-        .route(
-            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-            post(access::review),
-        )
-        .fallback(serve)
-        .with_state(api)
+        .route("/readyz", get(async || "ok"));
+    let reviews = REVIEWS.iter().fold(router, |router, review| {
+        let answer =
+            move |headers: HeaderMap, body: Bytes| async move { review.answer(&headers, &body) };
+        router.route(&review.path(), post(answer))
+    });
+    reviews.fallback(serve).with_state(api)
 }
 
 async fn version() -> axum::Json<Value> {
@@ -131,6 +132,7 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
         (&Method::GET, Some(name), _) => read::get(store, &target, name, table),
         (&Method::POST, None, Part::Main) => {
             let value = body::object(&parts.headers, &body)?;
+            within::refuse_typing(&value, &parts.headers)?;
             write::create(api, &target, &parameters, &value)
         }
         (&Method::PUT, Some(name), _) => {

@@ -4,15 +4,20 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::access;
 use super::error::ApiError;
 use crate::objects::resource::Resource;
 
 /// The form of the one document, which is told by its media type.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-const AUTHORIZATION: &str = "authorization.k8s.io";
 /// The groups that have a name; all have one version.
-const GROUPS: [&str; 3] = ["batch", "coordination.k8s.io", AUTHORIZATION];
+const GROUPS: [&str; 4] = [
+    "batch",
+    "coordination.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+];
 
 const WRITE_VERBS: [&str; 3] = ["get", "patch", "update"];
 
@@ -128,12 +133,12 @@ fn resources(group: &str) -> Value {
             all.push(served);
         }
     }
-    if group == AUTHORIZATION {
-        all.push(json!({
-            "name": "selfsubjectaccessreviews", "singularName": "selfsubjectaccessreview",
-            "namespaced": false, "kind": "SelfSubjectAccessReview", "verbs": ["create"],
-        }));
-    }
+    all.extend(access::of_group(group).map(|review| {
+        json!({
+            "name": review.plural, "singularName": review.kind.to_lowercase(),
+            "namespaced": false, "kind": review.kind, "verbs": ["create"],
+        })
+    }));
     let version = match group {
         "" => "v1".to_owned(),
         group => format!("{group}/v1"),
@@ -210,13 +215,12 @@ fn discovered(group: &str) -> Vec<Value> {
             main
         })
         .collect();
-    if group == AUTHORIZATION {
-        all.push(json!({
-            "resource": "selfsubjectaccessreviews",
-            "responseKind": kind_of(AUTHORIZATION, "v1", "SelfSubjectAccessReview"),
-            "scope": "Cluster", "singularResource": "selfsubjectaccessreview",
+    all.extend(access::of_group(group).map(|review| {
+        json!({
+            "resource": review.plural, "responseKind": kind_of(group, "v1", review.kind),
+            "scope": "Cluster", "singularResource": review.kind.to_lowercase(),
             "verbs": ["create"],
-        }));
-    }
+        })
+    }));
     all
 }

@@ -124,6 +124,18 @@ impl ApiError {
         let message = format!(
             "{wanted} is not served here: a container is a process of this machine, so that its files, ports and /proc are at hand"
         );
+        Self::not_here(message)
+    }
+
+    /// A Pod with somebody at its keyboard.
+    pub(crate) fn not_typed_into() -> Self {
+        Self::not_here(
+            "run -i is not served here: nothing can be typed into a container; leave out -i and -t, and read what it writes with kubectl logs -f"
+                .to_owned(),
+        )
+    }
+
+    fn not_here(message: String) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",

@@ -1,6 +1,7 @@
 //! What would happen within a container, as `kubectl exec` would have it. Nothing of that is served, and each is told why.
 
 use http::HeaderMap;
+use serde_json::Value;
 
 use super::error::{ApiError, Result};
 
@@ -16,10 +17,7 @@ const COMMAND_HEADER: &str = "kubectl-command";
 /// `kubectl` first reads the Pod and is told then: it would stumble over the token in the URL of its kubeconfig before it
 /// asked for more.
 pub(super) fn refuse(path: &str, headers: &HeaderMap) -> Result<()> {
-    let said = headers.get(COMMAND_HEADER);
-    let command = said
-        .and_then(|said| said.to_str().ok()?.strip_prefix("kubectl "))
-        .filter(|command| COMMANDS.contains(command));
+    let command = command(headers).filter(|command| COMMANDS.contains(command));
     let mut parts = path.trim_end_matches('/').rsplit('/');
     let part = match (parts.next(), parts.nth(1)) {
         (Some(part), Some("pods")) if PARTS.contains(&part) => Some(part),
@@ -29,4 +27,20 @@ pub(super) fn refuse(path: &str, headers: &HeaderMap) -> Result<()> {
         Some(wanted) => Err(ApiError::not_within(wanted)),
         None => Ok(()),
     }
+}
+
+/// Refuses a Pod that `kubectl run -i` wants to type into, before it is there.
+pub(super) fn refuse_typing(pod: &Value, headers: &HeaderMap) -> Result<()> {
+    let mut containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let is_typed_into = containers.any(|container| container["stdin"] == true);
+    match command(headers) {
+        Some("run") if is_typed_into => Err(ApiError::not_typed_into()),
+        _ => Ok(()),
+    }
+}
+
+/// The command of `kubectl` that a request is for.
+fn command(headers: &HeaderMap) -> Option<&str> {
+    let said = headers.get(COMMAND_HEADER)?;
+    said.to_str().ok()?.strip_prefix("kubectl ")
 }
