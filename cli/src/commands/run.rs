@@ -8,6 +8,7 @@ mod demo;
 mod dry_run;
 mod feed;
 mod job;
+mod log;
 mod manifest;
 mod queue;
 mod report;

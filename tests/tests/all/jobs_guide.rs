@@ -1,4 +1,5 @@
-//! `docs/jobs.md` and `docs/kubectl.md`: every manifest and every command in them, run as they stand.
+//! `docs/jobs.md`, `docs/kubectl.md` and the README of the examples from Kubernetes' documentation: every
+//! manifest and every command in them, run as they stand.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,6 +14,8 @@ use tokio::task::JoinSet;
 
 const GUIDE: &str = "jobs.md";
 const KUBECTL: &str = "kubectl.md";
+/// Its commands are for manifests that lie beside it.
+const EXAMPLES: &str = "../examples/kubernetes-docs/README.md";
 /// Sections of the guide that run at a time: most of them wait most of the time.
 const SECTIONS_AT_A_TIME: usize = 4;
 /// How long the commands of one block may take.
@@ -47,10 +50,27 @@ struct Shown {
     lines: Vec<String>,
 }
 
-fn sections(document: &str) -> Vec<Section> {
+fn path(document: &str) -> PathBuf {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-    let path = docs.join(document);
-    let text = std::fs::read_to_string(path).unwrap();
+    docs.join(document)
+}
+
+/// The files beside a document, of which `docs` has none that commands are for.
+fn files_beside(document: &str) -> Vec<(String, String)> {
+    let path = path(document);
+    let files = std::fs::read_dir(path.parent().unwrap()).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    paths
+        .filter(|path| path.to_string_lossy().contains(".yaml"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .collect()
+}
+
+fn sections(document: &str) -> Vec<Section> {
+    let text = std::fs::read_to_string(path(document)).unwrap();
     let mut sections = vec![Section::default()];
     let mut any_order = false;
     let mut lines = text.lines();
@@ -242,6 +262,11 @@ async fn every_command_of_kubectl_prints_what_it_shows() {
     run_document(KUBECTL, 1).await;
 }
 
+#[tokio::test]
+async fn every_command_of_the_examples_prints_what_it_shows() {
+    run_document(EXAMPLES, 1).await;
+}
+
 #[expect(clippy::print_stderr, reason = "what is skipped is said")]
 async fn run_document(document: &str, sections_at_a_time: usize) {
     let home = tempfile::tempdir().unwrap();
@@ -256,7 +281,9 @@ async fn run_document(document: &str, sections_at_a_time: usize) {
     }
     let slots = Arc::new(Semaphore::new(sections_at_a_time));
     let mut running = JoinSet::new();
-    for section in sections(document) {
+    let files = files_beside(document);
+    for mut section in sections(document) {
+        section.manifests.extend(files.clone());
         let (slots, alone, with_up) = (slots.clone(), alone.clone(), with_up.clone());
         running.spawn(async move {
             let _slot = slots.acquire().await.unwrap();
@@ -276,7 +303,13 @@ fn every_manifest_of_the_guide_is_run() {
     let guide = sections(GUIDE);
     let manifests: usize = guide.iter().map(|section| section.manifests.len()).sum();
     assert!(manifests > 40, "{manifests}");
-    for section in guide.into_iter().chain(sections(KUBECTL)) {
+    let mut examples = Section::default();
+    for section in sections(EXAMPLES) {
+        examples.terminals.extend(section.terminals);
+    }
+    examples.manifests = files_beside(EXAMPLES);
+    assert!(examples.manifests.len() > 9, "{:?}", examples.manifests);
+    for section in guide.into_iter().chain(sections(KUBECTL)).chain([examples]) {
         for (name, _) in &section.manifests {
             let mut commands = section
                 .terminals

@@ -1,4 +1,4 @@
-//! The Jobs of the Kubernetes documentation, and Gangline's own beside them.
+//! The work queues of the Kubernetes documentation, and Gangline's own beside them.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -176,28 +176,4 @@ async fn the_same_with_gangline_needs_nothing_beside_the_job() {
     let left = run_file("kubernetes-queues", "gangline.yaml", &["-a", "fruit.txt"]).await;
     check_fruit(&left, "Working on ");
     assert!(left.stderr.contains("8 done"), "{}", left.stderr);
-}
-
-#[tokio::test]
-async fn an_indexed_job_with_static_work_runs_as_it_stands() {
-    let left = run_file("kubernetes-docs", "indexed-job.yaml", &[]).await;
-    assert_eq!(left.code, Some(0), "{}", left.stderr);
-    let mut lines: Vec<&str> = left.stdout.lines().collect();
-    lines.sort_unstable();
-    assert_eq!(lines, ["oof", "rab", "xuq", "zab", "zyx"]);
-}
-
-#[tokio::test]
-async fn a_pod_failure_policy_fails_the_job_as_it_stands() {
-    let left = run_file("kubernetes-docs", "pod-failure-policy.yaml", &[]).await;
-    assert_eq!(left.code, Some(1), "{}", left.stderr);
-    assert!(left.stderr.contains("PodFailurePolicy"), "{}", left.stderr);
-    assert!(left.stdout.lines().count() <= 3, "{}", left.stdout);
-}
-
-#[tokio::test]
-async fn a_success_policy_completes_the_job_as_it_stands() {
-    // With all ten at once, nine failures may come before the success, and more than the default back-off limit of 6.
-    let left = run_file("kubernetes-docs", "success-policy.yaml", &["-j", "3"]).await;
-    assert_eq!((left.code, left.stderr.as_str()), (Some(0), ""));
 }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures::{AsyncReadExt, StreamExt};
-use gangline_controller::api::{Job, JobCondition, Pod, PodPhase};
+use futures::StreamExt;
+use gangline_controller::api::{ContainerStatus, Job, JobCondition, Pod, PodPhase};
 use gangline_controller::plan::conditions;
 use kube::api::{DeleteParams, ListParams};
 use kube::core::Selector;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::log::Log;
 use crate::error::{Error, Kind};
 use crate::output;
 
@@ -198,15 +199,15 @@ struct PodWatch {
     pods: Api<Pod>,
     selector: String,
     logs: Logs,
-    /// By uid.
-    followed: HashMap<String, Followed>,
+    /// By the Pod's uid and the container's name.
+    followed: HashMap<(String, String), Followed>,
     lost: HashSet<String>,
     followers: JoinSet<()>,
 }
 
-/// A Pod whose logs are shown.
+/// A container whose logs are shown.
 struct Followed {
-    /// How many starts of its container.
+    /// How many of its starts.
     shown: i32,
     /// Who shows the next ones, while there may be some.
     starts: Option<mpsc::UnboundedSender<i32>>,
@@ -245,35 +246,57 @@ impl PodWatch {
         while self.followers.join_next().await.is_some() {}
     }
 
-    /// A container that is run again has a log of its own. What a Pod writes comes after what those
-    /// wrote that had ended before it began.
+    /// Shows what all containers of a Pod write: that of its one main container as it is, else each line
+    /// with the container's name before it.
     fn show_starts(&mut self, pod: &Pod) {
-        let container = pod.status.container_statuses.first();
-        let restarts = container.map_or(0, |container| container.restart_count);
-        if !self.followed.contains_key(pod.uid()) {
-            let followed = self.follow(pod.name());
-            self.followed.insert(pod.uid().to_owned(), followed);
+        let sidecars: Vec<&str> = pod.sidecars().collect();
+        for container in &pod.status.init_container_statuses {
+            let is_done = !sidecars.contains(&&*container.name)
+                && exit_code(container).is_some_and(|code| code == 0);
+            self.show_container(pod, container, true, is_done);
         }
-        let Some(followed) = self.followed.get_mut(pod.uid()) else {
+        let is_one_of_many = pod.spec.containers.len() > 1;
+        for container in &pod.status.container_statuses {
+            self.show_container(pod, container, is_one_of_many, false);
+        }
+    }
+
+    /// A container that is run again has a log of its own. What one writes comes after what those
+    /// wrote that had ended before it began.
+    fn show_container(
+        &mut self,
+        pod: &Pod,
+        container: &ContainerStatus,
+        is_named: bool,
+        is_done: bool,
+    ) {
+        let has_begun =
+            container.state.waiting.is_none() || container.last_state.terminated.is_some();
+        let key = (pod.uid().to_owned(), container.name.clone());
+        if !has_begun && !self.followed.contains_key(&key) {
+            return;
+        }
+        if !self.followed.contains_key(&key) {
+            let followed = self.follow(pod.name(), &container.name, is_named);
+            self.followed.insert(key.clone(), followed);
+        }
+        let Some(followed) = self.followed.get_mut(&key) else {
             return;
         };
         let Some(starts) = &followed.starts else {
             return;
         };
-        while followed.shown <= restarts {
+        while followed.shown <= container.restart_count {
             // It is there as long as its sender.
             let _ = starts.send(followed.shown);
             followed.shown += 1;
         }
-        if matches!(
-            pod.status.phase,
-            Some(PodPhase::Succeeded | PodPhase::Failed)
-        ) {
+        if is_done || pod.is_terminal() {
             followed.starts = None;
         }
     }
 
-    fn follow(&mut self, name: &str) -> Followed {
+    fn follow(&mut self, pod: &str, container: &str, is_named: bool) -> Followed {
         let over =
             |followed: &&Followed| followed.starts.is_none() && !followed.ended.is_cancelled();
         let before: Vec<CancellationToken> = self
@@ -284,14 +307,21 @@ impl PodWatch {
             .collect();
         let ended = CancellationToken::new();
         let (sender, starts) = mpsc::unbounded_channel();
-        let (from, logs) = ((self.client.clone(), self.pods.clone()), self.logs);
-        let (name, guard) = (name.to_owned(), ended.clone().drop_guard());
+        let log = Log {
+            client: self.client.clone(),
+            pods: self.pods.clone(),
+            pod: pod.to_owned(),
+            container: container.to_owned(),
+            is_named,
+            logs: self.logs,
+        };
+        let guard = ended.clone().drop_guard();
         self.followers.spawn(async move {
             let _guard = guard;
             for earlier in before {
                 earlier.cancelled().await;
             }
-            show_logs(from, name, logs, starts).await;
+            log.show_all(starts).await;
         });
         Followed {
             shown: 0,
@@ -301,17 +331,10 @@ impl PodWatch {
     }
 
     fn see(&mut self, pod: &Pod) {
-        let has_started = !matches!(pod.status.phase, None | Some(PodPhase::Pending));
-        if has_started {
-            self.show_starts(pod);
-        }
+        self.show_starts(pod);
         let is_lost = pod.status.phase == Some(PodPhase::Failed) && !pod.is_deleting();
         if self.logs == Logs::Stderr && is_lost && self.lost.insert(pod.uid().to_owned()) {
-            let code = pod
-                .status
-                .container_statuses
-                .iter()
-                .find_map(|container| Some(container.state.terminated.as_ref()?.exit_code));
+            let code = pod.status.container_statuses.iter().find_map(exit_code);
             // The queue was stopped, and the worker says so.
             if code == Some(QUEUE_STOPPED) {
                 return;
@@ -325,59 +348,6 @@ impl PodWatch {
     }
 }
 
-/// Shows one log after the other, each to its end.
-async fn show_logs(
-    (client, pods): (Client, Api<Pod>),
-    name: String,
-    logs: Logs,
-    mut starts: mpsc::UnboundedReceiver<i32>,
-) {
-    while let Some(restarts) = starts.recv().await {
-        show_log(&client, &pods, &name, logs, restarts).await;
-    }
-}
-
-async fn show_log(client: &Client, pods: &Api<Pod>, name: &str, logs: Logs, restarts: i32) {
-    let shown = async {
-        // By its number, which only the local cluster knows: a first restart comes at once.
-        let path = format!(
-            "{}/{name}/log?follow=true&restartCount={restarts}",
-            pods.resource_url()
-        );
-        let request = http::Request::get(path).body(Vec::new());
-        let request = request.map_err(kube::Error::HttpError)?;
-        let mut text = Box::pin(client.request_stream(request).await?);
-        let mut chunk = vec![0; 1 << 14];
-        loop {
-            let count = text
-                .read(&mut chunk)
-                .await
-                .map_err(kube::Error::ReadEvents)?;
-            if count == 0 {
-                return Ok::<_, kube::Error>(());
-            }
-            let written = match logs {
-                Logs::Stdout => output::data(&chunk[..count]),
-                Logs::Stderr => output::remark(&chunk[..count]),
-            };
-            written.map_err(kube::Error::ReadEvents)?;
-        }
-    };
-    let why = match shown.await {
-        Ok(()) => return,
-        // A Pod that is deleted takes its log along, and may not even have begun.
-        Err(kube::Error::Api(_)) if is_leaving(pods, name).await => return,
-        Err(kube::Error::Api(status)) => status.message.clone(),
-        Err(error) => error.to_string(),
-    };
-    output::note(format_args!(
-        "gangline: the log of {name} cannot be shown: {why}"
-    ));
-}
-
-async fn is_leaving(pods: &Api<Pod>, name: &str) -> bool {
-    match pods.get_opt(name).await {
-        Ok(pod) => pod.is_none_or(|pod| pod.is_deleting()),
-        Err(_) => false,
-    }
+fn exit_code(container: &ContainerStatus) -> Option<i32> {
+    Some(container.state.terminated.as_ref()?.exit_code)
 }
