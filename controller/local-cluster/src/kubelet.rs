@@ -9,6 +9,7 @@ mod container;
 mod environment;
 mod exec;
 mod expansion;
+mod families;
 mod identity;
 mod images;
 mod leftovers;
@@ -28,6 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,6 +42,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use back_off::BackOff;
+use families::Families;
 pub use identity::Identity;
 pub(crate) use identity::boot_id;
 pub use images::{Image, Images, ImagesError, read_images};
@@ -134,6 +137,8 @@ pub struct Config {
     pub back_off: BackOff,
     /// Containers are told to end when this process is gone, however it went.
     pub bound: bool,
+    /// Most processes of a Pod; one that has more is ended.
+    pub processes_max: usize,
 }
 
 impl Config {
@@ -148,6 +153,7 @@ impl Config {
             images: Images::new(),
             back_off: BackOff::default(),
             bound: false,
+            processes_max: families::PROCESSES_MAX,
         }
     }
 }
@@ -157,6 +163,8 @@ struct Node {
     config: Config,
     api: Arc<dyn PodApi>,
     supervisors: Supervisors,
+    /// Who is whose child, whenever a Pod might have too many processes.
+    families: watch::Sender<Arc<Families>>,
 }
 
 /// Runs the Pods of this node.
@@ -174,6 +182,7 @@ impl Kubelet {
                 config,
                 api,
                 supervisors,
+                families: watch::Sender::default(),
             }),
         }
     }
@@ -183,9 +192,12 @@ impl Kubelet {
         let mut pods: HashMap<String, watch::Sender<Option<Arc<Pod>>>> = HashMap::new();
         let mut tasks = JoinSet::new();
         let mut events = self.node.api.watch();
+        let max = self.node.config.processes_max;
+        let mut look = pin!(families::look(max, self.node.families.clone()));
         loop {
             let event = tokio::select! {
                 () = shutdown.cancelled() => break,
+                () = &mut look => break,
                 Some(_) = tasks.join_next() => continue,
                 event = events.next() => event,
             };

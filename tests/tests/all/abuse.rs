@@ -439,9 +439,11 @@ async fn a_program_that_forks_without_end_ends_with_its_pod() {
         world.create(name, &script, more).await;
         world.run_another().await;
         let (pod, _) = world.ended(name).await;
-        assert_eq!(
-            pod.status.unwrap().reason.as_deref(),
-            Some("DeadlineExceeded")
+        // A fast machine gets to the most that a Pod may have first.
+        let reason = pod.status.unwrap().reason.unwrap();
+        assert!(
+            ["DeadlineExceeded", "TooManyProcesses"].contains(&reason.as_str()),
+            "{reason}"
         );
         let left = processes_of(&chain);
         assert!(left.is_empty(), "{name}: {left:?}");

@@ -81,7 +81,8 @@ async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Arc<Pod>>>) {
         }
     });
     let mut expired = pin!(expire(life));
-    let (mut worked, mut late) = (false, false);
+    let mut crowded = pin!(crowd(life));
+    let (mut worked, mut late, mut too_many) = (false, false, false);
     loop {
         tokio::select! {
             () = &mut report => return,
@@ -91,6 +92,15 @@ async fn live(life: &Arc<Life>, pods: &mut watch::Receiver<Option<Arc<Pod>>>) {
                 end(&stop, grace(&life.pod), End {
                     reason: Some("DeadlineExceeded"),
                     message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
+                    disruption: None,
+                });
+            }
+            count = &mut crowded, if !too_many => {
+                too_many = true;
+                let max = life.node.config.processes_max;
+                end(&stop, 0, End {
+                    reason: Some("TooManyProcesses"),
+                    message: Some(format!("Pod had {count} processes, and may have {max}")),
                     disruption: None,
                 });
             }
@@ -119,6 +129,21 @@ async fn expire(life: &Life) {
     let passed = Timestamp::now().duration_since(life.start);
     let passed = Duration::try_from(passed).unwrap_or_default();
     tokio::time::sleep(Duration::from_secs(seconds).saturating_sub(passed)).await;
+}
+
+/// Ends when the Pod has more processes than it may have, and says how many.
+async fn crowd(life: &Life) -> usize {
+    let mut families = life.node.families.subscribe();
+    loop {
+        if families.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let now = Arc::clone(&families.borrow_and_update());
+        let count = now.descendants(life.supervisors());
+        if count > life.node.config.processes_max {
+            return count;
+        }
+    }
 }
 
 /// Runs init containers one by one, then all containers beside each other; sidecars live until these are over.

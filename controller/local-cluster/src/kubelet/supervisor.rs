@@ -5,11 +5,13 @@
 //! the next run, which saves an exec for each short Pod. It knows nothing of Pods or of the API: what an end means is the
 //! kubelet's to say.
 
+mod fence;
 mod mounts;
 mod program;
 mod streams;
 mod wait;
 
+use std::cell::OnceCell;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -28,6 +30,7 @@ use signal_hook::consts::{SIGCHLD, SIGTERM};
 use super::identity::{Identity, descendants};
 use super::log_file::LogFile;
 use super::run::{Exit, Run};
+use fence::Fence;
 pub(super) use mounts::Mount;
 use program::{become_program, reap, start};
 use streams::Streams;
@@ -58,6 +61,8 @@ pub(super) struct Spec {
     pub(super) stage: PathBuf,
     /// How many seconds it has to end when nobody says otherwise.
     pub(super) grace: i64,
+    /// How many processes it may have where the kernel sees to that.
+    pub(super) processes_max: usize,
 }
 
 /// What the kubelet asks, a line of JSON each.
@@ -99,6 +104,8 @@ struct Supervisor {
     child_ended: UnixStream,
     terminated: UnixStream,
     buffer: Vec<u8>,
+    /// Around the runs, from the first one on.
+    fence: OnceCell<Option<Fence>>,
 }
 
 impl Supervisor {
@@ -115,6 +122,7 @@ impl Supervisor {
             child_ended: signal_pipe(SIGCHLD)?,
             terminated: signal_pipe(SIGTERM)?,
             buffer: vec![0; OUTPUT_BUFFER_BYTES],
+            fence: OnceCell::new(),
         })
     }
 
@@ -175,6 +183,10 @@ impl Supervisor {
     fn run(&mut self, run: &Run, spec: Spec) -> io::Result<()> {
         if !run.claim(&self.own)? {
             return self.reply(&Reply::Taken);
+        }
+        if let Some(fence) = self.fence.get_or_init(Fence::join) {
+            // What is not allowed is what was allowed to the run before.
+            let _ = fence.allow(spec.processes_max);
         }
         let mut log = LogFile::new(run.path().to_owned(), spec.log_max);
         let Spec { bound, grace, .. } = spec;

@@ -272,3 +272,43 @@ pub(crate) async fn a_thousand_short_pods_need_few_supervisors() {
     }
     assert!(supervisors.len() < 200, "{} supervisors", supervisors.len());
 }
+
+pub(crate) async fn a_pod_that_forks_without_end_is_ended_and_others_are_not() {
+    let world = World::with(|config| config.processes_max = 100);
+    world
+        .api
+        .apply(script("few", "sleep 1000 & exec sleep 1000", json!({})));
+    world.api.running("few").await;
+    // As fast as it goes, but for the bound of the kernel where there is one.
+    let fence = world.fence("few");
+    let crowd = match fence {
+        // It tries again and again where there is no room for another process.
+        Some(_) => "exec bash -c 'while :; do sleep 1000 & done' 2>/dev/null",
+        None => "while :; do setsid sleep 1000 & sleep 0.01; done",
+    };
+    world
+        .api
+        .apply(script("crowd", crowd, json!({"restartPolicy": "Always"})));
+    let status = world.api.over("crowd").await;
+    assert_eq!(status.phase.as_deref(), Some("Failed"));
+    assert_eq!(status.reason.as_deref(), Some("TooManyProcesses"));
+    let message = status.message.unwrap();
+    let words: Vec<&str> = message.split(' ').collect();
+    let count: usize = words[2].parse().unwrap();
+    assert_eq!(
+        message,
+        format!("Pod had {count} processes, and may have 100")
+    );
+    if let Some(fence) = fence {
+        assert!(
+            count <= fence,
+            "{count} processes, and the kernel lets it have {fence}"
+        );
+    } else {
+        println!("SKIPPED the bound of the kernel: no control groups can be made here");
+    }
+    let few = world.api.written("few").pop().unwrap();
+    assert_eq!(few.phase.as_deref(), Some("Running"));
+    world.api.delete("few", 0);
+    world.api.gone("few").await;
+}

@@ -51,6 +51,7 @@ const CLAIMS: &[Claim] = claims! {
         conditions_keep_their_times_and_those_of_others
         statuses_are_written_on_change_only_and_never_after_the_last
         a_failure_can_be_explained_by_its_log
+        a_pod_that_forks_without_end_is_ended_and_others_are_not
         a_thousand_short_pods_need_few_supervisors;
     environment: references_are_expanded_in_command_and_arguments
         a_missing_config_map_is_waited_for

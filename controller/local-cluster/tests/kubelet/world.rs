@@ -359,6 +359,20 @@ impl World {
         Run::new(self.config.root.join(uid).join(format!("c.{number}")))
     }
 
+    /// How many processes the kernel lets a running container have, where its supervisor may see to that.
+    pub(crate) fn fence(&self, uid: &str) -> Option<usize> {
+        let program = self.run_of(uid, 0).program()?;
+        let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", program.pid)).ok()?;
+        let mut paths = groups.lines().filter_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let hierarchy = if controllers == "pids" { "pids" } else { "" };
+            let is_own = path.rsplit('/').next()?.starts_with("gangline-");
+            is_own.then(|| format!("/sys/fs/cgroup/{hierarchy}{path}/pids.max"))
+        });
+        let max = std::fs::read_to_string(paths.next()?).ok()?;
+        max.trim().parse().ok()
+    }
+
     pub(crate) async fn log(&self, uid: &str, options: LogOptions) -> String {
         let pieces: Vec<_> = self
             .kubelet

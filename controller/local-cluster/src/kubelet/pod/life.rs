@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::watch;
 
 use crate::kubelet::Node;
+use crate::kubelet::identity::Identity;
 use crate::kubelet::run::{Exit, Runs};
 use crate::kubelet::status::{End, Snapshot, State, View, containers, status};
 
@@ -62,6 +63,20 @@ impl Life {
             Place::Init(index) => init.get(index),
             Place::Main(index) => main.get(index),
         }
+    }
+
+    /// The processes that have the runs of its containers.
+    pub(super) fn supervisors(&self) -> Vec<i32> {
+        let (init, main) = containers(&self.pod);
+        let known = init.iter().chain(main).filter_map(|container| {
+            let runs = Runs::of(&self.node.config.root, self.uid(), &container.name);
+            let run = runs.get(runs.newest()?);
+            run.exit().is_none().then(|| run.supervisor())?
+        });
+        known
+            .filter(Identity::alive)
+            .map(|known| known.pid)
+            .collect()
     }
 
     /// Whether a container ran when the machine went down.

@@ -1,0 +1,121 @@
+//! A control group around the supervisor and all that it starts, where this user may make one: what
+//! forks without end gets no more processes then, however fast it is.
+//!
+//! Joining one costs the kernel some milliseconds, so a supervisor does it once and not for each run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel's control groups are, as every distribution has them.
+const GROUPS: &str = "/sys/fs/cgroup";
+const PREFIX: &str = "gangline-";
+/// Who is in a group; `0` is whoever writes it.
+const MEMBERS: &str = "cgroup.procs";
+const MAX: &str = "pids.max";
+
+/// The group of this process; it is left and removed with this value.
+pub(super) struct Fence {
+    dir: PathBuf,
+    /// Where this process was before.
+    home: PathBuf,
+}
+
+impl Fence {
+    /// Makes a group and joins it; nothing where that cannot be done.
+    pub(super) fn join() -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        let (home, parents) = places(&own)?;
+        let name = format!("{PREFIX}{}", std::process::id());
+        parents.iter().find_map(|parent| {
+            sweep(parent);
+            let dir = parent.join(&name);
+            fs::create_dir(&dir).ok()?;
+            let is_in = dir.join(MAX).exists() && fs::write(dir.join(MEMBERS), "0").is_ok();
+            if !is_in {
+                let _ = fs::remove_dir(&dir);
+                return None;
+            }
+            let home = home.clone();
+            Some(Self { dir, home })
+        })
+    }
+
+    /// Lets the group have so many processes beside the supervisor.
+    pub(super) fn allow(&self, processes: usize) -> io::Result<()> {
+        fs::write(self.dir.join(MAX), (processes + 1).to_string())
+    }
+}
+
+impl Drop for Fence {
+    fn drop(&mut self) {
+        let _ = fs::write(self.home.join(MEMBERS), "0");
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+/// The group that counts this process, and where a new one may be made. In the second version of
+/// control groups it may not be within one that has processes itself, but beside it.
+fn places(own: &str) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let find = |controller: &str| {
+        own.lines().find_map(|line| {
+            let (names, path) = line.split_once(':')?.1.split_once(':')?;
+            let is_it = names.split(',').any(|name| name == controller);
+            is_it.then(|| path.trim_start_matches('/'))
+        })
+    };
+    if let Some(path) = find("pids") {
+        let home = Path::new(GROUPS).join("pids").join(path);
+        return Some((home.clone(), vec![home]));
+    }
+    let path = find("")?;
+    let home = Path::new(GROUPS).join(path);
+    let beside = home.parent().filter(|_| !path.is_empty());
+    let places = beside.map(Path::to_owned).into_iter().chain([home.clone()]);
+    Some((home.clone(), places.collect()))
+}
+
+/// Removes the groups of supervisors that were killed.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let is_left = pid.is_some_and(|pid| {
+            pid.bytes().all(|byte| byte.is_ascii_digit()) && !Path::new("/proc").join(pid).exists()
+        });
+        if is_left {
+            // One with a process in it cannot be removed.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(own: &str, home: &str, parents: &[&str]) {
+        let expected = parents.iter().map(PathBuf::from).collect();
+        assert_eq!(places(own), Some((PathBuf::from(home), expected)), "{own}");
+    }
+
+    #[test]
+    fn groups_are_made_where_the_kernel_counts_processes() {
+        check(
+            "4:cpu,cpuacct:/a\n3:pids:/b/c\n0::/\n",
+            "/sys/fs/cgroup/pids/b/c",
+            &["/sys/fs/cgroup/pids/b/c"],
+        );
+        check(
+            "0::/user.slice/one.scope\n",
+            "/sys/fs/cgroup/user.slice/one.scope",
+            &[
+                "/sys/fs/cgroup/user.slice",
+                "/sys/fs/cgroup/user.slice/one.scope",
+            ],
+        );
+        check("0::/\n", "/sys/fs/cgroup/", &["/sys/fs/cgroup/"]);
+        assert_eq!(places("1:cpu:/\n"), None);
+    }
+}
