@@ -45,9 +45,6 @@ use access::REVIEWS;
 use error::{ApiError, Result};
 use target::{Parameters, Part, Target, is_on};
 
-/// The largest body of a request, as in Kubernetes.
-const BODY_BYTES_MAX: usize = 3 << 20;
-
 /// The version of Kubernetes whose API this is.
 pub(crate) const VERSION: &str = "v1.33.0+gangline";
 
@@ -102,8 +99,7 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response> {
     let target = Target::parse(path)?;
     let parameters = Parameters::of(request.uri())?;
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
-    let body = body.map_err(|_| ApiError::too_large(BODY_BYTES_MAX))?;
+    let body = body::read(body).await?;
     let store = &api.store;
     let table = table::asked(&parts.headers, &parameters);
     let response = match (&parts.method, &target.name, target.part) {

@@ -1,6 +1,8 @@
 //! The bodies of requests, in each of the forms that clients send.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use bytes::{BufMut, BytesMut};
+use futures::StreamExt;
 use http::{HeaderMap, header};
 use serde_json::Value;
 
@@ -9,6 +11,34 @@ use super::protobuf;
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+
+/// The largest body of a request, as in Kubernetes.
+const BYTES_MAX: usize = 3 << 20;
+/// How much of a larger one is read past: clients hear the answer once they have said all.
+const BYTES_READ_MAX: usize = 64 << 20;
+
+/// Reads a body to its end.
+pub(super) async fn read(body: Body) -> Result<Bytes> {
+    let mut pieces = body.into_data_stream();
+    let (mut whole, mut bytes) = (BytesMut::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            ApiError::bad_request(format!("the body of the request breaks off: {error}"))
+        })?;
+        bytes += piece.len();
+        if bytes <= BYTES_MAX {
+            whole.put_slice(&piece);
+        } else if bytes > BYTES_READ_MAX {
+            break;
+        } else {
+            whole = BytesMut::new();
+        }
+    }
+    if bytes > BYTES_MAX {
+        return Err(ApiError::too_large(BYTES_MAX));
+    }
+    Ok(whole.freeze())
+}
 
 /// The media type of a body; JSON when nothing is said.
 pub(super) fn content_type(headers: &HeaderMap) -> &str {

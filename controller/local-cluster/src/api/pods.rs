@@ -138,7 +138,7 @@ pub(super) fn validate_spec(spec: &Value, path: &str) -> Vec<Cause> {
             if name.is_empty() {
                 causes.push(Cause::required(format!("{at}.name"), ""));
             } else if !super::strategy::is_dns_label(name) {
-                let why = "a container's name must be a DNS label";
+                let why = super::strategy::LABEL_RULE;
                 causes.push(Cause::invalid(format!("{at}.name"), &json!(name), why));
             } else if names.contains(&name) {
                 causes.push(Cause::duplicate(format!("{at}.name"), &json!(name)));

@@ -1,12 +1,18 @@
-//! A watcher whose connections break again and again.
+//! A watcher, a controller and a wait whose connections break again and again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::Controller;
+use kube::runtime::controller::Action;
+use kube::runtime::utils::Backoff;
+use kube::runtime::wait::await_condition;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -161,4 +167,82 @@ async fn write(maps: Api<ConfigMap>) -> Vec<Seen> {
     }
     written.push(seen(&maps.create(&create, &map("last")).await.unwrap()));
     written
+}
+
+/// Asks again soon, however often it has failed.
+struct Soon;
+
+impl Iterator for Soon {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(10))
+    }
+}
+
+impl Backoff for Soon {
+    fn reset(&mut self) {}
+}
+
+fn value(object: &ConfigMap, key: &str) -> String {
+    let data = object.data.as_ref();
+    data.and_then(|data| data.get(key))
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// Writes into an object that what is wanted was done.
+async fn reconcile(object: Arc<ConfigMap>, maps: Arc<Api<ConfigMap>>) -> kube::Result<Action> {
+    let wanted = value(&object, "wanted");
+    if value(&object, "done") != wanted {
+        let patch = Patch::Merge(json!({ "data": { "done": wanted } }));
+        let parameters = PatchParams::default();
+        maps.patch(&object.name_any(), &parameters, &patch).await?;
+    }
+    Ok(Action::await_change())
+}
+
+pub(crate) async fn a_controller_and_a_wait_get_there(world: &World) {
+    let proxy = Proxy::start(world.address).await;
+    let through = Api::<ConfigMap>::default_namespaced(client(proxy.address).await);
+    let config = watcher::Config::default().labels("driven=yes");
+    let controller = Controller::new(through.clone(), config).trigger_backoff(Soon);
+    let again = |_: Arc<ConfigMap>, _: &kube::Error, _: Arc<Api<ConfigMap>>| {
+        Action::requeue(Duration::from_millis(10))
+    };
+    let driven = controller.run(reconcile, again, Arc::new(through.clone()));
+    let driving = tokio::spawn(driven.for_each(async |_| {}));
+    let maps = Api::<ConfigMap>::default_namespaced(client(world.address).await);
+    for number in 0..OBJECTS {
+        let meta = json!({ "name": format!("driven-{number}"), "labels": { "driven": "yes" } });
+        let map = serde_json::from_value(json!({ "metadata": meta })).unwrap();
+        maps.create(&PostParams::default(), &map).await.unwrap();
+    }
+    for change in 1..=CHANGES {
+        for number in 0..OBJECTS {
+            let patch = Patch::Merge(json!({ "data": { "wanted": change.to_string() } }));
+            let name = format!("driven-{number}");
+            maps.patch(&name, &PatchParams::default(), &patch)
+                .await
+                .unwrap();
+        }
+    }
+    let last = CHANGES.to_string();
+    for number in 0..OBJECTS {
+        let name = format!("driven-{number}");
+        let is_done = |map: Option<&ConfigMap>| map.is_some_and(|map| value(map, "done") == last);
+        // It gives up at an error of its watch, and whoever waits asks again.
+        let waited = async {
+            while await_condition(through.clone(), &name, is_done)
+                .await
+                .is_err()
+            {}
+        };
+        in_time(&name, waited).await;
+    }
+    let cuts = proxy.cuts.load(Ordering::Relaxed);
+    assert!(cuts >= 10, "only {cuts} connections were cut");
+    driving.abort();
+    proxy.task.abort();
+    println!("ok a controller and a wait get there over broken connections");
 }

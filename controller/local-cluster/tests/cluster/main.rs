@@ -37,6 +37,7 @@ async fn all() {
         &world,
     ))
     .await;
+    Box::pin(cuts::a_controller_and_a_wait_get_there(&world)).await;
     kubectl::a_session_works_without_a_flag(&world).await;
     Box::pin(serve::a_watch_ends_with_the_server(world)).await;
     Box::pin(restart::objects_and_processes_outlive_the_server()).await;
