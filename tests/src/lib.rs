@@ -8,6 +8,7 @@
 pub mod api;
 pub mod browser;
 pub mod gangline;
+pub mod history;
 pub mod redis;
 pub mod redis_cluster;
 pub mod server;

@@ -15,6 +15,7 @@ mod dashboard;
 mod differential;
 mod documents;
 mod examples;
+mod history;
 mod jobs_guide;
 mod kubernetes_client;
 mod kubernetes_docs;
