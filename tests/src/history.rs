@@ -51,6 +51,8 @@ pub enum Call {
         outcome: SettleOutcome,
         /// The result, of a `done`.
         result: Option<String>,
+        /// Keys of the items that are added with it.
+        spawn: Vec<String>,
     },
     /// Anything else that a session says.
     Say,
@@ -112,6 +114,8 @@ pub struct Ending {
     pub certificate: Option<Certificate>,
     /// All items.
     pub items: Vec<(ItemId, ItemState)>,
+    /// The keys of all items.
+    pub keys: Vec<(ItemId, String)>,
     /// All results as they are recorded.
     pub results: Vec<(ItemId, String)>,
 }

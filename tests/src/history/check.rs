@@ -1,11 +1,13 @@
 //! Whether a history can be true.
 
+mod ends;
+mod leases;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use gangline_protocol::{
-    EndPhase, ItemId, ItemState, LeaseNumber, SessionEnd, SessionId, SettleOutcome, SettleStatus,
+    ItemId, ItemState, LeaseNumber, SessionEnd, SessionId, SettleOutcome, SettleStatus,
 };
-use gangline_server::queue::digest::Digest;
 
 use super::{Call, Event, Heard, History, Leased, Moment};
 
@@ -53,6 +55,7 @@ impl History {
         };
         checker.pushes();
         checker.results();
+        checker.spawned();
         checker.settles();
         checker.lease_numbers();
         checker.live_leases();
@@ -85,6 +88,7 @@ struct Settled<'a> {
     lease: LeaseNumber,
     outcome: SettleOutcome,
     result: Option<&'a str>,
+    spawn: &'a [String],
     asked: Moment,
     status: Option<SettleStatus>,
 }
@@ -129,6 +133,7 @@ impl<'a> Checker<'a> {
                 lease,
                 outcome,
                 result,
+                spawn,
             } = &event.call
             else {
                 continue;
@@ -138,6 +143,7 @@ impl<'a> Checker<'a> {
                 lease: *lease,
                 outcome: *outcome,
                 result: result.as_deref(),
+                spawn,
                 asked: event.asked,
                 status: event.heard.as_ref().and_then(|(_, heard)| heard.settled),
             });
@@ -145,14 +151,25 @@ impl<'a> Checker<'a> {
         all
     }
 
-    fn crashed(&self) -> HashSet<SessionId> {
-        let events = self.history.events.iter();
-        events
-            .filter_map(|event| match event.call {
-                Call::Crash(session) => session,
-                _ => None,
-            })
-            .collect()
+    /// The sessions whose workers died, or that somebody else has ended.
+    fn dead_sessions(&self) -> HashSet<SessionId> {
+        let mut dead = HashSet::new();
+        let mut last: HashMap<&str, SessionId> = HashMap::new();
+        for event in &self.history.events {
+            if let Call::Crash(session) = event.call {
+                dead.extend(session);
+            }
+            let Some((_, heard)) = &event.heard else {
+                continue;
+            };
+            if let Some(SessionEnd::Replaced | SessionEnd::Revoked) = heard.session_end {
+                dead.extend(last.get(event.client.as_str()));
+            }
+            if let Some(session) = heard.session {
+                last.insert(&event.client, session);
+            }
+        }
+        dead
     }
 
     fn pushes(&mut self) {
@@ -267,343 +284,53 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// No settle counts under a lease after a newer one was handed out.
-    fn settles(&mut self) {
-        let leases = self.leases();
+    /// What a settle has spawned is there once, and nothing is there that nobody gave.
+    fn spawned(&mut self) {
+        let mut there: HashMap<&str, ItemId> = HashMap::new();
+        for (id, key) in &self.history.ending.keys {
+            if let Some(other) = there.insert(key, *id) {
+                let words = format!("key {key} is there twice: as item {other} and as item {id}");
+                self.broken(Rule::Push, words);
+            }
+        }
+        let mut given: HashSet<&str> = HashSet::new();
+        for event in &self.history.events {
+            if let Call::Push(keys) = &event.call {
+                given.extend(keys.iter().map(String::as_str));
+            }
+        }
+        let ends: HashMap<ItemId, ItemState> = self.history.ending.items.iter().copied().collect();
         for (id, settles) in self.all_settles() {
-            for settle in &settles {
+            for settle in settles {
+                if matches!(settle.status, None | Some(SettleStatus::Ok)) {
+                    given.extend(settle.spawn.iter().map(String::as_str));
+                }
                 if settle.status != Some(SettleStatus::Ok) {
                     continue;
                 }
-                let newer = leases
-                    .get(&id)
-                    .into_iter()
-                    .flatten()
-                    .find(|held| held.leased.lease > settle.lease && held.heard < settle.asked);
-                if let Some(newer) = newer {
-                    self.broken(
-                        Rule::Lease,
-                        format!(
-                            "item {id}: a settle by {} under lease {} counted, first sent after \
-                             {} had the newer lease {}",
-                            settle.worker, settle.lease, newer.worker, newer.leased.lease
-                        ),
+                for key in settle.spawn {
+                    if !there.contains_key(key.as_str()) {
+                        let words = format!("key {key}, spawned by item {id}, is lost");
+                        self.broken(Rule::Push, words);
+                    }
+                }
+                let end = ends.get(&id);
+                if settle.outcome == SettleOutcome::Dead && end != Some(&ItemState::Dead) {
+                    let words = format!(
+                        "item {id} was acknowledged to {} as dead, and is {end:?}",
+                        settle.worker
                     );
+                    self.broken(Rule::Result, words);
                 }
             }
         }
-    }
-
-    /// Lease numbers grow, and none is given to two calls.
-    fn lease_numbers(&mut self) {
-        let mut calls: Vec<(Moment, Moment, LeaseNumber, &Event)> = Vec::new();
-        for (event, moment, heard) in self.answered() {
-            let numbers: BTreeSet<LeaseNumber> =
-                heard.leased.iter().map(|leased| leased.lease).collect();
-            calls.extend(numbers.into_iter().map(|n| (event.asked, moment, n, event)));
-        }
-        let mut by_number: HashMap<LeaseNumber, &Event> = HashMap::new();
-        for (_, _, number, event) in &calls {
-            if let Some(other) = by_number.insert(*number, event) {
-                let words = format!(
-                    "lease number {number} was handed out twice: to {} for {} and to {} for {}",
-                    other.client,
-                    items_under(other, *number),
-                    event.client,
-                    items_under(event, *number)
-                );
-                self.broken(Rule::Lease, words);
-            }
-        }
-        // By turns: all that were heard before this one was asked.
-        let mut heard = calls.clone();
-        heard.sort_by_key(|(_, heard, ..)| *heard);
-        calls.sort_by_key(|(asked, ..)| *asked);
-        let mut before = heard.iter().peekable();
-        let mut newest: Option<(LeaseNumber, &Event)> = None;
-        for (asked, _, number, event) in &calls {
-            while let Some((_, _, earlier, by)) = before.next_if(|(_, heard, ..)| heard < asked) {
-                if newest.is_none_or(|(newest, _)| newest < *earlier) {
-                    newest = Some((*earlier, by));
-                }
-            }
-            if let Some((earlier, by)) = newest.filter(|(earlier, _)| earlier >= number) {
-                let words = format!(
-                    "lease number {number} ({}, {}) is not above {earlier} ({}, {}), which was \
-                     handed out before",
-                    event.client,
-                    items_under(event, *number),
-                    by.client,
-                    items_under(by, earlier)
-                );
-                self.broken(Rule::Lease, words);
-            }
-        }
-    }
-
-    /// Nobody is told to hold an item still that somebody else has got.
-    fn live_leases(&mut self) {
-        let settles = self.all_settles();
-        for (id, leases) in self.leases() {
-            for (n, held) in leases.iter().enumerate() {
-                let Some(newer) = leases[n + 1..]
-                    .iter()
-                    .find(|newer| newer.session != held.session)
-                else {
-                    continue;
-                };
-                // From its settle on, the worker itself says that it does not hold it.
-                let of_it = settles.get(&id).into_iter().flatten();
-                let let_go = of_it
-                    .filter(|settle| settle.lease == held.leased.lease)
-                    .map(|settle| settle.asked)
-                    .min();
-                let told = self.answered().find(|(event, _, heard)| {
-                    event.asked > newer.heard
-                        && let_go.is_none_or(|let_go| event.asked < let_go)
-                        && held.session.is_some()
-                        && heard.session == held.session
-                        && heard.session_end.is_none()
-                        && heard.over.is_none()
-                        && !heard.lost.contains(&id)
-                });
-                if let Some((event, ..)) = told {
-                    self.broken(
-                        Rule::Lease,
-                        format!(
-                            "item {id} has two live leases: {} was told to hold it still under \
-                             lease {}, after {} had got it under lease {}",
-                            event.client, held.leased.lease, newer.worker, newer.leased.lease
-                        ),
-                    );
-                }
-            }
-        }
-    }
-
-    fn attempts(&mut self) {
-        let crashed = self.crashed();
-        let settles = self.all_settles();
-        // A client that died may have been given items without having heard of it.
-        let unheard: Vec<Moment> = self
-            .history
-            .events
-            .iter()
-            .filter(|event| event.heard.is_none() && matches!(event.call, Call::Lease))
-            .map(|event| event.asked)
-            .collect();
-        for (id, leases) in self.leases() {
-            for (n, held) in leases.iter().enumerate() {
-                let counted = leases[..n].iter().filter(|earlier| {
-                    let has_crashed = earlier.session.is_some_and(|s| crashed.contains(&s));
-                    let mut of_it = settles.get(&id).into_iter().flatten();
-                    has_crashed
-                        || of_it.any(|settle| {
-                            settle.lease == earlier.leased.lease
-                                && settle.outcome == SettleOutcome::Retry
-                                && matches!(settle.status, None | Some(SettleStatus::Ok))
-                        })
-                });
-                let unheard = unheard.iter().filter(|asked| **asked < held.heard);
-                let most = 1 + counted.count() + unheard.count();
-                if usize::from(held.leased.attempt) > most {
-                    self.broken(
-                        Rule::Attempt,
-                        format!(
-                            "item {id} was handed to {} as attempt {}, and no more than {} \
-                             attempts before it failed or died",
-                            held.worker,
-                            held.leased.attempt,
-                            most - 1
-                        ),
-                    );
-                }
-            }
-        }
-    }
-
-    /// A session whose worker lives does not expire.
-    fn sessions(&mut self) {
-        let mut last: HashMap<&str, SessionId> = HashMap::new();
-        let crashed = self.crashed();
-        for (event, _, heard) in self.answered() {
-            if let Some(end @ (SessionEnd::Expired | SessionEnd::Unknown)) = heard.session_end {
-                let session = last.get(event.client.as_str()).copied();
-                if session.is_none_or(|session| !crashed.contains(&session)) {
-                    self.broken(
-                        Rule::Attempt,
-                        format!(
-                            "the session of {} is {end:?}, and it was alive",
-                            event.client
-                        ),
-                    );
-                }
-            }
-            if let Some(session) = heard.session {
-                last.insert(&event.client, session);
-            }
-        }
-    }
-
-    /// What a look has shown is there at every later look.
-    fn shown(&mut self) {
-        let mut looks: Vec<_> = self
-            .answered()
-            .filter_map(|(event, moment, heard)| Some((event, moment, heard.status?)))
-            .collect();
-        let mut heard = looks.clone();
-        heard.sort_by_key(|(_, heard, _)| *heard);
-        looks.sort_by_key(|(event, ..)| event.asked);
-        let mut before = heard.into_iter().peekable();
-        let (mut total, mut done) = (0, 0);
-        for (event, _, shown) in looks {
-            while let Some((_, _, earlier)) = before.next_if(|(_, heard, _)| *heard < event.asked) {
-                total = total.max(earlier.total);
-                done = done.max(earlier.done);
-            }
-            for (what, earlier, now) in [
-                ("items", total, shown.total),
-                ("items done", done, shown.done),
-            ] {
-                if now < earlier {
-                    self.broken(
-                        Rule::Shown,
-                        format!(
-                            "{} saw {now} {what} after {earlier} were shown",
-                            event.client
-                        ),
-                    );
-                }
-            }
-        }
-    }
-
-    fn over(&mut self) {
-        let told = self
-            .answered()
-            .filter_map(|(event, moment, heard)| Some((event, moment, heard.over.as_ref()?)))
-            .min_by_key(|(_, moment, _)| *moment);
-        let sealed = self
-            .answered()
-            .filter(|(event, ..)| matches!(event.call, Call::Seal))
-            .map(|(_, moment, _)| moment)
-            .min();
-        for (event, _, heard) in self.answered() {
-            let is_new = |(_, (id, is_new)): (&String, &(ItemId, bool))| is_new.then_some(*id);
-            let added = match &event.call {
-                Call::Push(keys) => keys.iter().zip(&heard.pushed).find_map(is_new),
-                _ => None,
-            };
-            if let Some(id) = added.filter(|_| sealed.is_some_and(|sealed| event.asked > sealed)) {
-                let words = format!("item {id} was taken from {} after the seal", event.client);
-                self.broken(Rule::Over, words);
-            }
-            let Some((first, moment, certificate)) = told else {
-                continue;
-            };
-            if let Some(other) = heard.over.as_ref().filter(|other| *other != certificate) {
-                let words = format!(
-                    "{} was shown another certificate than {}: {other:?}, not {certificate:?}",
-                    event.client, first.client
-                );
-                self.broken(Rule::Over, words);
-            }
-            if event.asked <= moment {
-                continue;
-            }
-            let what = if let Some(id) = added {
-                format!("item {id} was taken from {}", event.client)
-            } else if let Some(leased) = heard.leased.first() {
-                format!("item {} was leased to {}", leased.id, event.client)
-            } else if let (Some(SettleStatus::Ok), Call::Settle { id, .. }) =
-                (heard.settled, &event.call)
-            {
-                format!("a settle of item {id} by {} counted", event.client)
-            } else if heard.status.is_some_and(|shown| !shown.phase.is_over()) {
-                format!("{} saw a queue that is not over", event.client)
-            } else {
-                continue;
-            };
-            let words = format!(
-                "{what} after {} had been told that it is over",
-                first.client
-            );
-            self.broken(Rule::Over, words);
-        }
-    }
-
-    fn end(&mut self) {
-        let ending = &self.history.ending;
-        let Some(certificate) = &ending.certificate else {
-            let words = "the queue has not ended: there is no certificate".to_owned();
-            return self.broken(Rule::End, words);
-        };
-        for (event, _, heard) in self.answered() {
-            if heard.over.as_ref().is_some_and(|told| told != certificate) {
-                let words = format!(
-                    "{} was shown another certificate than there is in the end",
-                    event.client
-                );
-                self.broken(Rule::Over, words);
-            }
-        }
-        let in_state = |state| {
-            let of_it = ending.items.iter().filter(|(_, of)| *of == state);
-            of_it.count() as u64
-        };
-        let counts = certificate.counts;
-        for (what, certified, seen) in [
-            ("ready", counts.ready, 0),
-            ("delayed", counts.delayed, 0),
-            ("leased", counts.leased, 0),
-            ("done", counts.done, in_state(ItemState::Done)),
-            ("dead", counts.dead, in_state(ItemState::Dead)),
-            (
-                "cancelled",
-                counts.cancelled,
-                in_state(ItemState::Cancelled),
-            ),
-            (
-                "abandoned",
-                counts.abandoned,
-                in_state(ItemState::Abandoned),
-            ),
-        ] {
-            if certified != seen {
+        for (key, id) in there {
+            if !given.contains(key) {
                 self.broken(
-                    Rule::End,
-                    format!("the certificate has {certified} items {what}, and there are {seen}"),
+                    Rule::Push,
+                    format!("item {id} (key {key}) was given by nobody"),
                 );
             }
         }
-        if certificate.phase == EndPhase::Drained && counts.abandoned > 0 {
-            let words = format!(
-                "it is drained, and {} items are abandoned",
-                counts.abandoned
-            );
-            self.broken(Rule::End, words);
-        }
-        let mut digest = Digest::default();
-        for (id, result) in &ending.results {
-            digest.add(*id, result);
-        }
-        let digest = digest.to_hex();
-        if digest != certificate.digest {
-            let words = format!(
-                "the digest of the results is {digest}, and the certificate has {}",
-                certificate.digest
-            );
-            self.broken(Rule::End, words);
-        }
     }
-}
-
-/// The items that a call was given under a lease number.
-fn items_under(event: &Event, number: LeaseNumber) -> String {
-    let leased = event.heard.iter().flat_map(|(_, heard)| &heard.leased);
-    let ids: Vec<String> = leased
-        .filter(|leased| leased.lease == number)
-        .map(|leased| leased.id.to_string())
-        .collect();
-    format!("item {}", ids.join(", "))
 }

@@ -65,6 +65,8 @@ impl Forged {
             lease: LeaseNumber(lease),
             outcome: SettleOutcome::Done,
             result: Some(result.to_owned()),
+            // What `a` spawns.
+            spawn: Vec::from_iter((id == 1).then(|| "c".to_owned())),
         };
         let heard = status.map(|status| Heard {
             settled: Some(status),
@@ -80,6 +82,7 @@ impl Forged {
             lease: LeaseNumber(lease),
             outcome: SettleOutcome::Retry,
             result: None,
+            spawn: Vec::new(),
         };
         let heard = Heard {
             settled: Some(SettleStatus::Ok),
@@ -144,7 +147,12 @@ fn ending(results: &[(u64, &str)], dead: &[u64]) -> Ending {
         dead: (items.len() - results.len()) as u64,
         ..Counts::default()
     };
+    let keys = items.iter().map(|(id, _)| {
+        let key = ["", "a", "b", "c", "d"][usize::try_from(id.0).unwrap()];
+        (*id, key.to_owned())
+    });
     Ending {
+        keys: keys.collect(),
         certificate: Some(Certificate {
             queue: "forged".parse().unwrap(),
             uid: QueueUid(1),
@@ -225,6 +233,44 @@ fn a_lost_push_is_caught() {
     let history = forged.end(&RESULTS, &[]);
     caught(&history, Rule::Push, &["item 3", "key c", "key d"]);
     caught(&history, Rule::Push, &["item 3 (key d)", "new twice"]);
+}
+
+#[test]
+fn a_lost_or_doubled_spawn_is_caught() {
+    let history = right().end(&RESULTS[..2], &[]);
+    caught(&history, Rule::Push, &["key c, spawned by item 1, is lost"]);
+    let mut history = right().end(&RESULTS, &[]);
+    history.ending.keys.push((ItemId(4), "c".to_owned()));
+    caught(
+        &history,
+        Rule::Push,
+        &["key c is there twice", "item 3", "item 4"],
+    );
+    let history = right().end(&RESULTS, &[4]);
+    caught(
+        &history,
+        Rule::Push,
+        &["item 4 (key d) was given by nobody"],
+    );
+}
+
+#[test]
+fn an_undone_failure_is_caught() {
+    let mut forged = right();
+    let call = Call::Settle {
+        id: ItemId(3),
+        lease: LeaseNumber(12),
+        outcome: SettleOutcome::Dead,
+        result: None,
+        spawn: Vec::new(),
+    };
+    let heard = Heard {
+        settled: Some(SettleStatus::Ok),
+        ..Heard::default()
+    };
+    forged.call("w3", call, Some(heard));
+    let history = forged.end(&RESULTS, &[]);
+    caught(&history, Rule::Result, &["item 3", "w3 as dead", "Done"]);
 }
 
 #[test]
