@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long a Redis may take until it answers.
@@ -139,6 +141,13 @@ impl TestRedis {
             child.kill().expect("to be killed");
             child.wait().expect("its end");
         }
+    }
+
+    /// Sends it a signal: SIGSTOP lets it stand still, SIGCONT lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid().expect("to run");
+        let pid = i32::try_from(pid).expect("a pid");
+        nix::sys::signal::kill(Pid::from_raw(pid), signal).expect("to be there");
     }
 
     /// Sends a command to its first database and returns the answer as text.

@@ -6,6 +6,7 @@ mod abuse;
 mod access;
 mod bad_input;
 mod bench;
+mod chaos;
 mod cli;
 mod clients;
 mod conformance;
