@@ -9,6 +9,7 @@ mod people;
 
 use std::time::Duration;
 
+use gangline_protocol::SettleStatus;
 use gangline_tests::history::{Call, Event, History};
 use gangline_tests::redis::Keeping;
 use gangline_tests::server::TOKEN;
@@ -94,7 +95,7 @@ impl Stage {
         let nth = usize::try_from(self.dice.below(self.replicas.len() as u64)).unwrap();
         let moment = Duration::from_millis(self.dice.below(400));
         let pause = Duration::from_millis(500 + self.dice.below(1_500));
-        match (self.dice.below(7), &mut self.redis) {
+        match (self.dice.below(10), &mut self.redis) {
             (0 | 1, Some(redis)) => {
                 redis.kill();
                 sleep(moment).await;
@@ -111,7 +112,8 @@ impl Stage {
                 sleep(pause).await;
                 self.replicas[nth].signal(Signal::SIGCONT);
             }
-            _ => self.kill_a_worker().await,
+            (5 | 6, _) => self.kill_a_worker().await,
+            _ => self.doubt_a_worker().await,
         }
         sleep(moment).await;
     }
@@ -130,8 +132,19 @@ impl Stage {
         }
     }
 
+    /// Takes a worker for dead that only sleeps, and settles what it holds when it wakes up.
+    async fn doubt_a_worker(&mut self) {
+        let nth = usize::try_from(self.dice.below(self.workers.len() as u64)).unwrap();
+        let nap = Duration::from_millis(200 + self.dice.below(800));
+        let worker = &self.workers[nth];
+        worker.put_to_sleep(nap).await;
+        self.scene.revoke(&worker.name).await;
+        // Its name gets no session for a minute.
+        self.hire();
+    }
+
     /// Lets things break for a while, waits for the end, and checks what was heard.
-    async fn play(mut self, seed: u64) {
+    async fn play(mut self, seed: u64) -> String {
         let stop = CancellationToken::new();
         let dice = Dice(self.dice.roll());
         let producer = tokio::spawn(self.scene.clone().produce(dice, stop.clone()));
@@ -162,10 +175,10 @@ impl Stage {
             history.events.len(),
             words.join("\n")
         );
-        println!("{}", summary(&history));
         // A run in which nothing happened would show nothing.
         let results = history.ending.results.len();
         assert!(results > 50, "seed {seed}: {results} results");
+        summary(&history)
     }
 }
 
@@ -173,12 +186,16 @@ impl Stage {
 fn summary(history: &History) -> String {
     let count = |wanted: fn(&Event) -> bool| history.events.iter().filter(|e| wanted(e)).count();
     format!(
-        "{} events, {} leases, {} settles, {} workers killed, {} calls never answered, {} items, \
+        "{} events, {} leases, {} settles, {} workers killed, {} settles that came too late, {} calls never answered, {} items, \
          {} results",
         history.events.len(),
         count(|event| matches!(event.call, Call::Lease)),
         count(|event| matches!(event.call, Call::Settle { .. })),
         count(|event| matches!(event.call, Call::Crash(_))),
+        count(|event| {
+            let settled = event.heard.as_ref().and_then(|(_, heard)| heard.settled);
+            settled.is_some_and(|status| status != SettleStatus::Ok)
+        }),
         count(|event| event.heard.is_none() && !matches!(event.call, Call::Crash(_))),
         history.ending.items.len(),
         history.ending.results.len()
@@ -197,7 +214,7 @@ async fn redis_services_and_workers_that_die_and_stand_still_break_no_promise() 
         let arguments = ["--redis", &redis.url, "--redis-durability", "aof"];
         let replicas = vec![Replica::start(&arguments), Replica::start(&arguments)];
         let stage = Stage::new(seed, Some(redis), replicas).await;
-        stage.play(seed).await;
+        println!("{}", stage.play(seed).await);
     }
 }
 
@@ -210,6 +227,6 @@ async fn a_service_with_its_own_store_that_dies_and_stands_still_breaks_no_promi
         let data = dir.path().to_str().unwrap();
         let replicas = vec![Replica::start(&["--data-dir", data])];
         let stage = Stage::new(seed, None, replicas).await;
-        stage.play(seed).await;
+        println!("{}", stage.play(seed).await);
     }
 }

@@ -15,8 +15,9 @@ use gangline_tests::{Api, Dice};
 use reqwest::Method;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Rows of a page of items.
@@ -163,17 +164,21 @@ pub(super) struct Worker {
     scene: Scene,
     /// The session that it knows to have.
     session: Arc<Mutex<Option<SessionId>>>,
+    /// For how long it is to sleep with what it holds next.
+    naps: mpsc::Sender<Duration>,
     task: JoinHandle<()>,
 }
 
 impl Worker {
     pub(super) fn start(scene: &Scene, name: &str, dice: Dice) -> Self {
         let session = Arc::<Mutex<Option<SessionId>>>::default();
+        let (naps, to_sleep) = mpsc::channel(1);
         let life = Life {
             scene: scene.clone(),
             name: name.to_owned(),
             known: session.clone(),
             dice,
+            to_sleep,
             session: None,
             uid: None,
             number: 0,
@@ -182,7 +187,16 @@ impl Worker {
             name: name.to_owned(),
             scene: scene.clone(),
             session,
+            naps,
             task: tokio::spawn(life.work()),
+        }
+    }
+
+    /// Lets it sleep as soon as it holds something; returns when it does, or after as long.
+    pub(super) async fn put_to_sleep(&self, nap: Duration) {
+        if self.naps.try_send(nap).is_ok() {
+            // There is room for another once it has taken this one.
+            let _ = timeout(nap, self.naps.reserve()).await;
         }
     }
 
@@ -208,6 +222,7 @@ struct Life {
     name: String,
     known: Arc<Mutex<Option<SessionId>>>,
     dice: Dice,
+    to_sleep: mpsc::Receiver<Duration>,
     session: Option<SessionId>,
     uid: Option<QueueUid>,
     number: u64,
@@ -260,6 +275,9 @@ impl Life {
                 continue;
             }
             sleep(Duration::from_millis(self.dice.below(20))).await;
+            if let Ok(nap) = self.to_sleep.try_recv() {
+                sleep(nap).await;
+            }
             if self.dice.one_in(3) {
                 self.heartbeat().await;
             }
