@@ -9,14 +9,15 @@ mod people;
 
 use std::time::Duration;
 
-use gangline_protocol::SettleStatus;
+use gangline_protocol::{Certificate, SettleStatus};
 use gangline_tests::history::{Call, Event, History};
 use gangline_tests::redis::Keeping;
 use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Dice, Replica, TestRedis, full_or};
 use nix::sys::signal::Signal;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +46,14 @@ fn seed(round: u64) -> u64 {
     first.wrapping_add(round)
 }
 
+/// No item runs out of attempts by its workers' deaths.
+fn patient() -> Value {
+    json!({"maxAttempts": 100})
+}
+
 /// What may break.
 struct Stage {
+    seed: u64,
     dice: Dice,
     /// None for services that have their own store.
     redis: Option<TestRedis>,
@@ -58,14 +65,17 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(seed: u64, redis: Option<TestRedis>, replicas: Vec<Replica>) -> Self {
+    async fn new(
+        seed: u64,
+        settings: Value,
+        redis: Option<TestRedis>,
+        replicas: Vec<Replica>,
+    ) -> Self {
         let urls: Vec<&str> = replicas.iter().map(|one| &*one.url).collect();
         let scene = Scene::new(Api::of_replicas(&urls, Some(TOKEN)));
-        // No item runs out of attempts by its workers' deaths.
-        scene
-            .get(Method::PUT, "", Some(json!({"maxAttempts": 100})))
-            .await;
+        scene.get(Method::PUT, "", Some(settings)).await;
         let mut stage = Self {
+            seed,
             dice: Dice(seed),
             redis,
             replicas,
@@ -90,12 +100,25 @@ impl Stage {
         self.workers.push(Worker::start(&self.scene, name, dice));
     }
 
+    /// Waits until more has been done than by now.
+    async fn some_results(&self) {
+        const SOME: u64 = 20;
+        let done = async || self.scene.get(Method::GET, "", None).await["counts"]["done"].as_u64();
+        let wait = async {
+            let before = done().await.unwrap();
+            while done().await.unwrap() < before + SOME {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(DEADLINE, wait).await.expect("work that goes on");
+    }
+
     /// Breaks one thing, and repairs it.
     async fn break_something(&mut self) {
         let nth = usize::try_from(self.dice.below(self.replicas.len() as u64)).unwrap();
         let moment = Duration::from_millis(self.dice.below(400));
         let pause = Duration::from_millis(500 + self.dice.below(1_500));
-        match (self.dice.below(10), &mut self.redis) {
+        match (self.dice.below(11), &mut self.redis) {
             (0 | 1, Some(redis)) => {
                 redis.kill();
                 sleep(moment).await;
@@ -106,13 +129,14 @@ impl Stage {
                 sleep(pause).await;
                 redis.signal(Signal::SIGCONT);
             }
-            (0..=3, _) => self.replicas[nth].signal(Signal::SIGKILL),
-            (4, _) => {
+            (3, Some(redis)) => assert_eq!(redis.ask(&["FUNCTION", "FLUSH"]), "OK"),
+            (0..=4, _) => self.replicas[nth].signal(Signal::SIGKILL),
+            (5, _) => {
                 self.replicas[nth].signal(Signal::SIGSTOP);
                 sleep(pause).await;
                 self.replicas[nth].signal(Signal::SIGCONT);
             }
-            (5 | 6, _) => self.kill_a_worker().await,
+            (6 | 7, _) => self.kill_a_worker().await,
             _ => self.doubt_a_worker().await,
         }
         sleep(moment).await;
@@ -143,17 +167,33 @@ impl Stage {
         self.hire();
     }
 
-    /// Lets things break for a while, waits for the end, and checks what was heard.
-    async fn play(mut self, seed: u64) -> String {
+    /// Opens the queue to everybody.
+    fn begin(&mut self) -> Play {
         let stop = CancellationToken::new();
         let dice = Dice(self.dice.roll());
-        let producer = tokio::spawn(self.scene.clone().produce(dice, stop.clone()));
-        let observer = tokio::spawn(self.scene.clone().observe());
+        Play {
+            producer: tokio::spawn(self.scene.clone().produce(dice, stop.clone())),
+            observer: tokio::spawn(self.scene.clone().observe()),
+            stop,
+        }
+    }
+
+    /// Lets things break for a while.
+    async fn storm(&mut self) {
         let until = Instant::now() + storm();
         while Instant::now() < until {
             let breaking = timeout(DEADLINE, self.break_something()).await;
             breaking.expect("a service that comes back");
         }
+    }
+
+    /// Waits for the end, and checks what was heard.
+    async fn finish(mut self, play: Play) -> String {
+        let Play {
+            producer,
+            observer,
+            stop,
+        } = play;
         stop.cancel();
         let ended = timeout(DEADLINE, async {
             producer.await.unwrap();
@@ -170,16 +210,24 @@ impl Stage {
         let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
         assert!(
             words.is_empty(),
-            "GANGLINE_CHAOS_SEED={seed}: {} of {} events\n{}",
+            "GANGLINE_CHAOS_SEED={}: {} of {} events\n{}",
+            self.seed,
             words.len(),
             history.events.len(),
             words.join("\n")
         );
         // A run in which nothing happened would show nothing.
         let results = history.ending.results.len();
-        assert!(results > 50, "seed {seed}: {results} results");
+        assert!(results > 50, "seed {}: {results} results", self.seed);
         summary(&history)
     }
+}
+
+/// Who is busy beside the workers.
+struct Play {
+    producer: JoinHandle<()>,
+    observer: JoinHandle<Certificate>,
+    stop: CancellationToken,
 }
 
 /// What was seen of the storm, for whoever looks at the output.
@@ -213,8 +261,10 @@ async fn redis_services_and_workers_that_die_and_stand_still_break_no_promise() 
         let redis = TestRedis::start(Keeping::Always);
         let arguments = ["--redis", &redis.url, "--redis-durability", "aof"];
         let replicas = vec![Replica::start(&arguments), Replica::start(&arguments)];
-        let stage = Stage::new(seed, Some(redis), replicas).await;
-        println!("{}", stage.play(seed).await);
+        let mut stage = Stage::new(seed, patient(), Some(redis), replicas).await;
+        let play = stage.begin();
+        stage.storm().await;
+        println!("{}", stage.finish(play).await);
     }
 }
 
@@ -226,7 +276,48 @@ async fn a_service_with_its_own_store_that_dies_and_stands_still_breaks_no_promi
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().to_str().unwrap();
         let replicas = vec![Replica::start(&["--data-dir", data])];
-        let stage = Stage::new(seed, None, replicas).await;
-        println!("{}", stage.play(seed).await);
+        let mut stage = Stage::new(seed, patient(), None, replicas).await;
+        let play = stage.begin();
+        stage.storm().await;
+        println!("{}", stage.finish(play).await);
     }
+}
+
+/// Without a death of a worker no session ends, and no attempt is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outages_that_are_longer_than_a_session_end_none() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let seed = seed(0);
+    println!("GANGLINE_CHAOS_SEED={seed}");
+    let outage = Duration::from_secs(full_or(40, 5));
+    let session_ms = full_or(15_000, 3_000);
+    let settings = json!({"sessionMs": session_ms, "heartbeatMs": session_ms / 10});
+    let redis = TestRedis::start(Keeping::Always);
+    let arguments = ["--redis", &redis.url];
+    let replicas = vec![Replica::start(&arguments), Replica::start(&arguments)];
+    let mut stage = Stage::new(seed, settings, Some(redis), replicas).await;
+    let play = stage.begin();
+    for _ in 0..full_or(3, 1) {
+        stage.some_results().await;
+        let redis = stage.redis.as_mut().unwrap();
+        redis.signal(Signal::SIGSTOP);
+        sleep(outage).await;
+        redis.signal(Signal::SIGCONT);
+        stage.some_results().await;
+        let redis = stage.redis.as_mut().unwrap();
+        redis.kill();
+        sleep(outage).await;
+        redis.restart();
+        stage.some_results().await;
+        for replica in &stage.replicas {
+            replica.signal(Signal::SIGSTOP);
+        }
+        sleep(outage).await;
+        for replica in &stage.replicas {
+            replica.signal(Signal::SIGCONT);
+        }
+    }
+    println!("{}", stage.finish(play).await);
 }
