@@ -10,10 +10,13 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long a Redis may take until it answers.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(30);
 
 /// How often it is asked.
 const STEP: Duration = Duration::from_millis(5);
+
+/// How often it is asked whether it says what is waited for.
+const ASK: Duration = Duration::from_millis(20);
 
 /// A running Redis; dropping it kills it.
 #[derive(Debug)]
@@ -114,6 +117,9 @@ impl TestRedis {
                 "127.0.0.1",
                 "--save",
                 "",
+                // A replica need not wait for others that might come.
+                "--repl-diskless-sync-delay",
+                "0",
                 "--port",
                 &self.port.to_string(),
             ])
@@ -121,6 +127,30 @@ impl TestRedis {
             .arg(self.dir.path())
             .args(&self.extra);
         self.run(&mut command);
+    }
+
+    /// Starts it again, empty, as a replica of another, and waits until it has what that one has.
+    pub fn restart_as_replica_of(&mut self, primary: &Self) {
+        self.kill();
+        let port = primary.port.to_string();
+        self.extra = ["--appendonly", "no", "--replicaof", "127.0.0.1", &port]
+            .map(str::to_owned)
+            .into();
+        self.restart();
+        self.until_it_says(&["INFO", "replication"], "master_link_status:up");
+    }
+
+    /// Asks until the answer has this in it.
+    pub fn until_it_says(&self, command: &[&str], expected: &str) {
+        let mut answer = String::new();
+        for _ in 0..START.as_millis() / ASK.as_millis() {
+            answer = self.ask(command);
+            if answer.contains(expected) {
+                return;
+            }
+            std::thread::sleep(ASK);
+        }
+        panic!("no {expected:?}: {answer}");
     }
 
     fn run(&mut self, command: &mut Command) {

@@ -188,6 +188,16 @@ impl Inner {
         Ok(answer)
     }
 
+    /// Sends a look, and returns when what it shows is as durable as was asked for.
+    async fn send_and_confirm_seen(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        let mut connection = self.link.connection()?;
+        let answer = self.scripts.send(&mut connection, cmd).await;
+        let answer = answer.map_err(|error| self.link.failed(&error))?;
+        let key = scripts::first_key(cmd);
+        self.link.confirm_seen(&mut connection, key).await?;
+        Ok(answer)
+    }
+
     async fn send_plain<T: redis::FromRedisValue>(&self, cmd: &Cmd) -> Result<T, StoreError> {
         let mut connection = self.link.connection()?;
         cmd.query_async(&mut connection)

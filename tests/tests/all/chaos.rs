@@ -5,6 +5,7 @@
 //! `GANGLINE_TEST_FULL` set (`tests/run --full`) there are many rounds, and pauses of Redis that
 //! are longer than a session.
 
+mod failover;
 mod people;
 
 use std::time::Duration;

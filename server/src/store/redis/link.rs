@@ -38,6 +38,9 @@ const PING: Duration = Duration::from_secs(1);
 /// How long a replica, or the log, may take to have what was written, in milliseconds.
 const CONFIRM_MS: u64 = 5_000;
 
+/// Writes a mark that goes by itself, also when memory is full.
+const MARK: &str = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], '', 'PX', 1000)";
+
 /// Why Redis cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisTrouble {
@@ -149,8 +152,8 @@ impl Link {
     ) -> Result<(), StoreError> {
         let mut cmd = match self.durability {
             Durability::Memory => return Ok(()),
-            // One that syncs always replies only then; the start has seen to that.
-            Durability::Aof if self.epoch().starts_with("log-") => return Ok(()),
+            // The start has seen to that.
+            Durability::Aof if self.syncs_before_replies() => return Ok(()),
             Durability::Aof => {
                 let mut cmd = redis::cmd("WAITAOF");
                 cmd.arg(1).arg(0);
@@ -175,6 +178,29 @@ impl Link {
         self.ask_to_confirm(connection, key, &cmd).await?;
         self.confirmed.done.store(all, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Returns when what was read over this connection is as durable as was asked for, whoever has
+    /// written it: a failover must not take back what was shown.
+    pub(super) async fn confirm_seen(
+        &self,
+        connection: &mut Connection,
+        key: &[u8],
+    ) -> Result<(), StoreError> {
+        if self.durability == Durability::Memory || self.syncs_before_replies() {
+            return Ok(());
+        }
+        // Redis confirms what a connection has written, and with it all that was written before.
+        let mut mark = redis::cmd("EVAL");
+        mark.arg(MARK).arg(1).arg([key, b":seen"].concat());
+        let marked = connection.send_to_node_of(key, &mark).await;
+        marked.map_err(|error| self.failed(&error))?;
+        self.confirm(connection, key).await
+    }
+
+    /// Tells whether a reply of Redis comes after the sync of all that it shows, as was asked for.
+    fn syncs_before_replies(&self) -> bool {
+        self.durability == Durability::Aof && self.epoch().starts_with("log-")
     }
 
     async fn ask_to_confirm(
