@@ -8,6 +8,7 @@
 pub mod api;
 pub mod browser;
 pub mod dice;
+pub mod forwarder;
 pub mod gangline;
 pub mod history;
 pub mod redis;
@@ -19,6 +20,7 @@ pub mod up;
 pub use api::{Api, Queue};
 pub use browser::Browser;
 pub use dice::Dice;
+pub use forwarder::Forwarder;
 pub use redis::TestRedis;
 pub use redis_cluster::TestCluster;
 pub use replica::Replica;

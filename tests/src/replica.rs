@@ -1,8 +1,8 @@
 //! `gangline server` as a process of its own, started again whenever it ends.
 
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -24,6 +24,8 @@ pub struct Replica {
     pub url: String,
     /// Of the process that runs now; 0 for none.
     pid: Arc<AtomicU32>,
+    /// Of the process that is started next.
+    arguments: Arc<Mutex<Vec<String>>>,
     keeper: JoinHandle<()>,
 }
 
@@ -32,13 +34,14 @@ impl Replica {
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let mut all = vec!["server".to_owned(), "--listen".to_owned(), address.clone()];
-        all.extend(arguments.iter().map(|&word| word.to_owned()));
+        let arguments = Arc::new(Mutex::new(all(&address, arguments)));
+        let next = arguments.clone();
         let pid = Arc::new(AtomicU32::new(0));
         let current = pid.clone();
         let keeper = tokio::spawn(async move {
-            let words: Vec<&str> = all.iter().map(String::as_str).collect();
             loop {
+                let words = next.lock().expect("no panic").clone();
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 let mut command = gangline(&words);
                 command.env("GANGLINE_TOKEN", TOKEN);
                 command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -51,7 +54,19 @@ impl Replica {
             }
         });
         let url = format!("http://{address}");
-        Self { url, pid, keeper }
+        Self {
+            url,
+            pid,
+            arguments,
+            keeper,
+        }
+    }
+
+    /// Has it end as on a rolling upgrade, and started again with other arguments.
+    pub fn replace(&self, arguments: &[&str]) {
+        let address = self.url.trim_start_matches("http://");
+        *self.arguments.lock().expect("no panic") = all(address, arguments);
+        self.signal(Signal::SIGTERM);
     }
 
     /// Sends a signal to its process, if there is one just now.
@@ -62,6 +77,12 @@ impl Replica {
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
+}
+
+fn all(address: &str, arguments: &[&str]) -> Vec<String> {
+    let mut all = vec!["server", "--listen", address];
+    all.extend(arguments);
+    all.into_iter().map(str::to_owned).collect()
 }
 
 impl Drop for Replica {
