@@ -220,7 +220,9 @@ impl Drop for TestRedis {
     }
 }
 
-pub(crate) fn free_port() -> u16 {
+/// Returns a port on loopback on which nobody listens just now.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 mod links;
 mod losses;
+mod secure;
 
 /// How long something may take that takes a moment.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -462,6 +462,10 @@ fn away(address: &str, error: &RedisError) -> RedisTrouble {
         _ if error.code() == Some("NOAUTH") => {
             "wants a password (redis://:password@host, or redis://user:password@host)"
         }
+        ErrorKind::Io if error.to_string().contains("certificate") => {
+            "shows a certificate that is not trusted (SSL_CERT_FILE names a file with the \
+             certificate authorities that are, in PEM)"
+        }
         ErrorKind::Io => "cannot be reached",
         _ => "cannot be used",
     };
