@@ -136,6 +136,10 @@ impl Store for Redis {
     fn trouble(&self) -> Option<String> {
         self.inner.link.trouble()
     }
+
+    fn durability(&self) -> gangline_protocol::Durability {
+        self.inner.link.promise()
+    }
 }
 
 /// Runs a task until the store is dropped. It holds nothing that must be written.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use gangline_protocol::Durability as Promise;
 use redis::aio::PubSubStream;
 use redis::cluster::ClusterClient;
 use redis::{
@@ -84,6 +85,7 @@ pub(super) struct Link {
     lost: Notify,
     percent_full: AtomicU64,
     epoch: Mutex<Arc<str>>,
+    promise: Mutex<Promise>,
     confirmed: Confirmed,
 }
 
@@ -121,6 +123,7 @@ impl Link {
             lost: Notify::new(),
             percent_full: AtomicU64::new(0),
             epoch: Mutex::new(Arc::from("")),
+            promise: Mutex::new(Promise::Memory),
             confirmed: Confirmed::default(),
         })
     }
@@ -129,6 +132,11 @@ impl Link {
     pub(super) fn epoch(&self) -> Arc<str> {
         let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         epoch.clone()
+    }
+
+    /// What an acknowledgement promises.
+    pub(super) fn promise(&self) -> Promise {
+        *self.promise.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses what would fill Redis further when it is as full as that already.
@@ -361,11 +369,14 @@ impl Link {
         Ok(self.note(&traits))
     }
 
-    /// Notes how full the fullest is; returns the epoch of all together.
+    /// Notes how full the fullest is, and what the weakest promises; returns the epoch of all together.
     fn note(&self, traits: &[Traits]) -> String {
         let fullest = traits.iter().map(Traits::percent_full).max();
         self.percent_full
             .store(fullest.unwrap_or(0), Ordering::Relaxed);
+        let promises = traits.iter().map(|one| one.promise(self.durability));
+        let weakest = promises.max().unwrap_or(Promise::Memory);
+        *self.promise.lock().unwrap_or_else(PoisonError::into_inner) = weakest;
         if self.durability == Durability::Replicated {
             return "replicated".into();
         }

@@ -2,17 +2,20 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use futures::future::join_all;
 use gangline_server::store::redis::Durability;
 use gangline_tests::redis::Keeping;
 use gangline_tests::server::TOKEN;
-use gangline_tests::{Api, TestRedis, TestServer};
+use gangline_tests::{Api, Queue, TestRedis, TestServer};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::until_ready;
+use tokio::time::Instant;
+
+use super::{DEADLINE, until_ready};
 
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
@@ -101,6 +104,7 @@ async fn nothing_is_shown_that_no_replica_has() {
     let path = format!("/v1/queues/{}", queue.name);
     let shown = looks.call(Method::GET, &path, None).await.ok();
     assert_eq!(shown["counts"]["ready"], 1);
+    assert_eq!(shown["durability"], "replicated");
 
     replica.signal(Signal::SIGSTOP);
     let stopped = json!({"outcome": "success"});
@@ -121,4 +125,42 @@ async fn nothing_is_shown_that_no_replica_has() {
     assert_eq!(shown["phase"], "stopped");
     one.stop().await;
     other.stop().await;
+}
+
+/// Asks until a status says that this is promised.
+async fn until_promised(queue: &Queue, durability: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let status = queue.get("").await.ok();
+        if status["durability"] == durability {
+            return;
+        }
+        assert!(Instant::now() < deadline, "not {durability}: {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_status_says_what_an_acknowledgement_promises() {
+    let mut server = TestServer::start().await;
+    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    let status = queue.put(json!({})).await.ok();
+    assert_eq!(status["durability"], "synced");
+    server.stop().await;
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let redis = TestRedis::start(Keeping::Always);
+    let mut server = TestServer::start_on_redis(&redis.url).await;
+    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    let status = queue.put(json!({})).await.ok();
+    assert_eq!(status["durability"], "synced");
+    for (setting, value, durability) in [
+        ("appendfsync", "everysec", "logged"),
+        ("appendonly", "no", "memory"),
+    ] {
+        assert_eq!(redis.ask(&["CONFIG", "SET", setting, value]), "OK");
+        until_promised(&queue, durability).await;
+    }
+    server.stop().await;
 }

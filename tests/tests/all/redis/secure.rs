@@ -61,6 +61,10 @@ fn certificate(dir: &Path, name: &str, authority: Option<&Pair>) -> Pair {
     pair
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "who runs the suite must see what did not run"
+)]
 fn has_openssl() -> bool {
     let mut command = Command::new("openssl");
     command.arg("version").stdout(Stdio::null());
