@@ -37,7 +37,7 @@ pub use ids::{
 pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
 pub use job::{ConditionReport, JobReport, PodReport};
 pub use queue::{
-    Counts, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerRecord, WorkerView,
+    Counts, Durability, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerRecord, WorkerView,
 };
 pub use time::Timestamp;
 pub use token::{CreatedToken, Role, Scope, TokenRequest, TokenView};

@@ -266,6 +266,20 @@ impl Counts {
     }
 }
 
+/// What an acknowledgement of the service promises, from strong to weak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// A second Redis has it: the loss of the first loses nothing, if that one takes its place.
+    Replicated,
+    /// It is synced to disk: a crash loses nothing.
+    Synced,
+    /// It is in a log that is synced a little later: a crash may lose the last writes.
+    Logged,
+    /// It is in memory: a restart of Redis may lose the queue.
+    Memory,
+}
+
 /// What `GET /v1/queues/{queue}` shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -298,6 +312,9 @@ pub struct QueueStatus {
     /// When nothing will be left at that rate, in milliseconds from now; for a sealed queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<u64>,
+    /// What an acknowledgement promises just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
     /// Its settings.
     pub settings: QueueSettings,
     /// The proof that it is over.

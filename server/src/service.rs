@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gangline_protocol::limits::HOLD_MS_MAX;
 use gangline_protocol::{
-    ExchangeReply, ExchangeRequest, LeaseReply, QueueName, QueueStatus, WaitReason,
+    Durability, ExchangeReply, ExchangeRequest, LeaseReply, QueueName, QueueStatus, WaitReason,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -69,6 +69,12 @@ impl Service {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.store.trouble()
+    }
+
+    /// Tells what acknowledgements promise just now.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.store.durability()
     }
 
     /// Returns the status of a queue.

@@ -16,6 +16,8 @@ pub mod redis;
 
 use std::pin::Pin;
 
+use gangline_protocol::Durability;
+
 use crate::queue::{Command, Query, Refusal, Reply};
 
 /// Why a store gave no reply.
@@ -53,4 +55,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Tells why the store cannot serve just now, if it cannot.
     fn trouble(&self) -> Option<String>;
+
+    /// Tells what its acknowledgements promise just now.
+    fn durability(&self) -> Durability;
 }

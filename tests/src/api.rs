@@ -2,9 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+
+/// How long an answer may take before another replica is asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Before a call is sent again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// One service, called over HTTP; by turns at each of its replicas.
 #[derive(Debug, Clone)]
@@ -110,6 +117,17 @@ impl Api {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Response {
+        let sent = self.request(method, path, headers, body).send().await;
+        sent.expect("an answer")
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> RequestBuilder {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.next_url()));
@@ -119,7 +137,38 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(body).send().await.expect("an answer")
+        request.body(body)
+    }
+
+    /// Sends JSON, or nothing, until there is an answer of a service that is neither away nor
+    /// busy, at each replica by turns.
+    pub async fn insist(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+        let (status, bytes) = self.insist_bytes(method, path, body).await;
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        Answer { status, body }
+    }
+
+    /// The same, with the body as it is.
+    pub async fn insist_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Vec<u8>) {
+        let headers = [("content-type", "application/json")];
+        let headers = if body.is_some() { &headers[..] } else { &[] };
+        loop {
+            let bytes = body.map_or(Vec::new(), |body| body.to_string().into_bytes());
+            let request = self.request(method.clone(), path, headers, bytes);
+            let sent = request.timeout(PATIENCE).send().await;
+            if let Ok(response) = sent {
+                let status = response.status().as_u16();
+                if let (false, Ok(bytes)) = (matches!(status, 429 | 503), response.bytes().await) {
+                    return (status, bytes.to_vec());
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// Sends JSON, or nothing, and reads the answer.

@@ -5,13 +5,18 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long a Redis may take until it answers.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(30);
 
 /// How often it is asked.
 const STEP: Duration = Duration::from_millis(5);
+
+/// How often it is asked whether it says what is waited for.
+const ASK: Duration = Duration::from_millis(20);
 
 /// A running Redis; dropping it kills it.
 #[derive(Debug)]
@@ -112,6 +117,9 @@ impl TestRedis {
                 "127.0.0.1",
                 "--save",
                 "",
+                // A replica need not wait for others that might come.
+                "--repl-diskless-sync-delay",
+                "0",
                 "--port",
                 &self.port.to_string(),
             ])
@@ -119,6 +127,30 @@ impl TestRedis {
             .arg(self.dir.path())
             .args(&self.extra);
         self.run(&mut command);
+    }
+
+    /// Starts it again, empty, as a replica of another, and waits until it has what that one has.
+    pub fn restart_as_replica_of(&mut self, primary: &Self) {
+        self.kill();
+        let port = primary.port.to_string();
+        self.extra = ["--appendonly", "no", "--replicaof", "127.0.0.1", &port]
+            .map(str::to_owned)
+            .into();
+        self.restart();
+        self.until_it_says(&["INFO", "replication"], "master_link_status:up");
+    }
+
+    /// Asks until the answer has this in it.
+    pub fn until_it_says(&self, command: &[&str], expected: &str) {
+        let mut answer = String::new();
+        for _ in 0..START.as_millis() / ASK.as_millis() {
+            answer = self.ask(command);
+            if answer.contains(expected) {
+                return;
+            }
+            std::thread::sleep(ASK);
+        }
+        panic!("no {expected:?}: {answer}");
     }
 
     fn run(&mut self, command: &mut Command) {
@@ -139,6 +171,13 @@ impl TestRedis {
             child.kill().expect("to be killed");
             child.wait().expect("its end");
         }
+    }
+
+    /// Sends it a signal: SIGSTOP lets it stand still, SIGCONT lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid().expect("to run");
+        let pid = i32::try_from(pid).expect("a pid");
+        nix::sys::signal::kill(Pid::from_raw(pid), signal).expect("to be there");
     }
 
     /// Sends a command to its first database and returns the answer as text.
@@ -181,7 +220,9 @@ impl Drop for TestRedis {
     }
 }
 
-pub(crate) fn free_port() -> u16 {
+/// Returns a port on loopback on which nobody listens just now.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -1,12 +1,6 @@
 //! A Redis Cluster of a test's own: three primaries on loopback, each with a replica if wanted.
 
-use std::time::Duration;
-
 use crate::redis::{Keeping, TestRedis, free_port};
-
-/// How often a node is asked whether all agree, and how long between.
-const ASKS: usize = 1_500;
-const STEP: Duration = Duration::from_millis(20);
 
 /// A running cluster; dropping it kills its nodes.
 #[derive(Debug)]
@@ -34,19 +28,15 @@ impl TestCluster {
         }
         let known = format!("cluster_known_nodes:{count}");
         for (node, _) in &nodes {
-            until(node, &["CLUSTER", "INFO"], &[&known]);
+            node.until_it_says(&["CLUSTER", "INFO"], &known);
         }
         for ((replica, _), (primary, _)) in nodes[3..].iter().zip(&nodes) {
             let id = primary.ask(&["CLUSTER", "MYID"]);
             assert_eq!(replica.ask(&["CLUSTER", "REPLICATE", &id]), "OK");
-            until(
-                replica,
-                &["INFO", "replication"],
-                &["master_link_status:up"],
-            );
+            replica.until_it_says(&["INFO", "replication"], "master_link_status:up");
         }
         for (node, _) in &nodes {
-            until(node, &["CLUSTER", "INFO"], &["cluster_state:ok"]);
+            node.until_it_says(&["CLUSTER", "INFO"], "cluster_state:ok");
         }
         let nodes: Vec<TestRedis> = nodes.into_iter().map(|(node, _)| node).collect();
         let hosts: Vec<String> = nodes
@@ -67,21 +57,6 @@ fn node() -> (TestRedis, String) {
         &bus,
         "--cluster-node-timeout",
         "1000",
-        "--repl-diskless-sync-delay",
-        "0",
     ];
     (TestRedis::start_with(Keeping::Memory, &extra), bus)
-}
-
-/// Asks until the answer has all of these in it.
-fn until(node: &TestRedis, command: &[&str], expected: &[&str]) {
-    let mut answer = String::new();
-    for _ in 0..ASKS {
-        answer = node.ask(command);
-        if expected.iter().all(|text| answer.contains(text)) {
-            return;
-        }
-        std::thread::sleep(STEP);
-    }
-    panic!("no {expected:?}: {answer}");
 }

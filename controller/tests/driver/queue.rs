@@ -113,6 +113,7 @@ impl QueueService for FakeQueue {
             last_done_at: None,
             rate: None,
             eta_ms: None,
+            durability: None,
             settings: QueueSettings::default(),
             certificate: None,
         });

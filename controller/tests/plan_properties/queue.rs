@@ -98,6 +98,7 @@ impl Queue {
             last_done_at: self.last_done.map(wire),
             rate: None,
             eta_ms: None,
+            durability: None,
             settings: QueueSettings::default(),
             certificate: self.certificate.clone(),
         }

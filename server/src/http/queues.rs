@@ -39,9 +39,10 @@ impl App {
         reply(&status)
     }
 
-    /// Fills in what follows from what was seen before, and remembers what is seen now.
+    /// Fills in what the store promises and what follows from what was seen before, and remembers what is seen now.
     pub(super) fn complete(&self, status: &mut QueueStatus) {
         self.rates.complete(status);
+        status.durability = Some(self.service.durability());
         self.history.note(status, self.history.now());
     }
 

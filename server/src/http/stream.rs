@@ -298,6 +298,10 @@ mod tests {
         fn trouble(&self) -> Option<String> {
             None
         }
+
+        fn durability(&self) -> gangline_protocol::Durability {
+            gangline_protocol::Durability::Memory
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use gangline_protocol::Durability;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -152,6 +153,10 @@ impl Store for Embedded {
 
     fn trouble(&self) -> Option<String> {
         self.failure.get().cloned()
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Synced
     }
 }
 

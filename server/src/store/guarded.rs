@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gangline_protocol::limits::{NAMESPACE_REQUESTS_MAX, QUEUES_MAX};
-use gangline_protocol::{LeaseReply, QueueName};
+use gangline_protocol::{Durability, LeaseReply, QueueName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -181,6 +181,10 @@ impl Store for Guarded {
 
     fn trouble(&self) -> Option<String> {
         self.inner.trouble()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner.durability()
     }
 }
 

@@ -136,6 +136,10 @@ impl Store for Redis {
     fn trouble(&self) -> Option<String> {
         self.inner.link.trouble()
     }
+
+    fn durability(&self) -> gangline_protocol::Durability {
+        self.inner.link.promise()
+    }
 }
 
 /// Runs a task until the store is dropped. It holds nothing that must be written.
@@ -185,6 +189,16 @@ impl Inner {
         let answer = answer.map_err(|error| self.link.failed(&error))?;
         let key = scripts::first_key(cmd);
         self.link.confirm(&mut connection, key).await?;
+        Ok(answer)
+    }
+
+    /// Sends a look, and returns when what it shows is as durable as was asked for.
+    async fn send_and_confirm_seen(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        let mut connection = self.link.connection()?;
+        let answer = self.scripts.send(&mut connection, cmd).await;
+        let answer = answer.map_err(|error| self.link.failed(&error))?;
+        let key = scripts::first_key(cmd);
+        self.link.confirm_seen(&mut connection, key).await?;
         Ok(answer)
     }
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gangline_tests::Up;
+use gangline_tests::{Up, full_or};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
@@ -21,15 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 /// What the kubelet keeps of a log.
 const LOG_BYTES_MAX: u64 = 10 << 20;
-
-/// The count of people, or the one for a suite that is run often.
-fn full_or<T>(full: T, short: T) -> T {
-    if std::env::var_os("GANGLINE_TEST_FULL").is_some() {
-        full
-    } else {
-        short
-    }
-}
 
 struct World {
     up: Up,

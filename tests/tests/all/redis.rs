@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 mod links;
+mod losses;
+mod secure;
 
 /// How long something may take that takes a moment.
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -122,6 +122,7 @@ fn snapshot(phase: Phase, counts: Counts) -> QueueSnapshot {
             last_done_at: None,
             rate: None,
             eta_ms: None,
+            durability: None,
             settings: QueueSettings::default(),
             certificate: None,
         },

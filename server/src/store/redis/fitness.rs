@@ -1,5 +1,7 @@
 //! Whether a Redis may be used, and what it promises, from what it tells of itself.
 
+use gangline_protocol::Durability as Promise;
+
 use super::durability::Durability;
 
 /// What `INFO` and `CONFIG` of one Redis tell.
@@ -43,6 +45,17 @@ impl Traits {
     /// A reply comes after the sync of what it acknowledges.
     pub(super) fn syncs_always(&self) -> bool {
         self.has_log() && self.appendfsync.as_deref() == Some("always")
+    }
+
+    /// What an acknowledgement promises.
+    pub(super) fn promise(&self, durability: Durability) -> Promise {
+        match durability {
+            Durability::Replicated => Promise::Replicated,
+            Durability::Aof => Promise::Synced,
+            Durability::Memory if self.syncs_always() => Promise::Synced,
+            Durability::Memory if self.has_log() => Promise::Logged,
+            Durability::Memory => Promise::Memory,
+        }
     }
 
     /// Percent of `maxmemory` in use; 0 where there is no limit.
@@ -186,6 +199,29 @@ mod tests {
         );
         let weak = |info: &str| Traits::new(info.into(), Some("everysec".into())).epoch();
         assert_ne!(weak(GOOD), weak(&GOOD.replace("run_id:r1", "run_id:r2")));
+    }
+
+    #[test]
+    fn a_promise_is_no_stronger_than_redis_keeps_it() {
+        let lazy = Traits::new(GOOD.into(), Some("everysec".into()));
+        for (traits, durability, expected) in [
+            (with("", ""), Durability::Memory, Promise::Synced),
+            (with("", ""), Durability::Aof, Promise::Synced),
+            (with("", ""), Durability::Replicated, Promise::Replicated),
+            (lazy, Durability::Memory, Promise::Logged),
+            (
+                Traits::new(GOOD.into(), None),
+                Durability::Memory,
+                Promise::Logged,
+            ),
+            (
+                with("aof_enabled:1", "aof_enabled:0"),
+                Durability::Memory,
+                Promise::Memory,
+            ),
+        ] {
+            assert_eq!(traits.promise(durability), expected);
+        }
     }
 
     #[test]

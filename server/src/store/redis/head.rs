@@ -90,6 +90,7 @@ impl Head {
             last_done_at: self.last_done_ms.map(Timestamp),
             rate: None,
             eta_ms: None,
+            durability: None,
             settings: self.settings.clone(),
             certificate: self.certificate(queue),
         }

@@ -30,6 +30,7 @@
 //! | `gone` | list | heads of deleted queues of this name, newest first; for a week |
 //! | `remembered` | sorted set | workers whose last session has ended, by the order of these ends |
 //! | `batch:KEY` | string | what a push under an `Idempotency-Key` took; for 24 h, whatever becomes of the queue |
+//! | `meta:seen` | string | nothing: a mark behind which a look is confirmed, for a second |
 //!
 //! A record is one byte (priority; 16: has a key, 32: a time limit, 64: `maxAttempts`, 128: a
 //! trace context), then of these what it has (`I6`, `I2`, `I2` length and key, one byte length

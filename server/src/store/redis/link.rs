@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use gangline_protocol::Durability as Promise;
 use redis::aio::PubSubStream;
 use redis::cluster::ClusterClient;
 use redis::{
@@ -37,6 +38,9 @@ const PING: Duration = Duration::from_secs(1);
 
 /// How long a replica, or the log, may take to have what was written, in milliseconds.
 const CONFIRM_MS: u64 = 5_000;
+
+/// Writes a mark that goes by itself, also when memory is full.
+const MARK: &str = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], '', 'PX', 1000)";
 
 /// Why Redis cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,7 @@ pub(super) struct Link {
     lost: Notify,
     percent_full: AtomicU64,
     epoch: Mutex<Arc<str>>,
+    promise: Mutex<Promise>,
     confirmed: Confirmed,
 }
 
@@ -118,6 +123,7 @@ impl Link {
             lost: Notify::new(),
             percent_full: AtomicU64::new(0),
             epoch: Mutex::new(Arc::from("")),
+            promise: Mutex::new(Promise::Memory),
             confirmed: Confirmed::default(),
         })
     }
@@ -126,6 +132,11 @@ impl Link {
     pub(super) fn epoch(&self) -> Arc<str> {
         let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
         epoch.clone()
+    }
+
+    /// What an acknowledgement promises.
+    pub(super) fn promise(&self) -> Promise {
+        *self.promise.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses what would fill Redis further when it is as full as that already.
@@ -149,8 +160,8 @@ impl Link {
     ) -> Result<(), StoreError> {
         let mut cmd = match self.durability {
             Durability::Memory => return Ok(()),
-            // One that syncs always replies only then; the start has seen to that.
-            Durability::Aof if self.epoch().starts_with("log-") => return Ok(()),
+            // The start has seen to that.
+            Durability::Aof if self.syncs_before_replies() => return Ok(()),
             Durability::Aof => {
                 let mut cmd = redis::cmd("WAITAOF");
                 cmd.arg(1).arg(0);
@@ -175,6 +186,29 @@ impl Link {
         self.ask_to_confirm(connection, key, &cmd).await?;
         self.confirmed.done.store(all, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Returns when what was read over this connection is as durable as was asked for, whoever has
+    /// written it: a failover must not take back what was shown.
+    pub(super) async fn confirm_seen(
+        &self,
+        connection: &mut Connection,
+        key: &[u8],
+    ) -> Result<(), StoreError> {
+        if self.durability == Durability::Memory || self.syncs_before_replies() {
+            return Ok(());
+        }
+        // Redis confirms what a connection has written, and with it all that was written before.
+        let mut mark = redis::cmd("EVAL");
+        mark.arg(MARK).arg(1).arg([key, b":seen"].concat());
+        let marked = connection.send_to_node_of(key, &mark).await;
+        marked.map_err(|error| self.failed(&error))?;
+        self.confirm(connection, key).await
+    }
+
+    /// Tells whether a reply of Redis comes after the sync of all that it shows, as was asked for.
+    fn syncs_before_replies(&self) -> bool {
+        self.durability == Durability::Aof && self.epoch().starts_with("log-")
     }
 
     async fn ask_to_confirm(
@@ -335,11 +369,14 @@ impl Link {
         Ok(self.note(&traits))
     }
 
-    /// Notes how full the fullest is; returns the epoch of all together.
+    /// Notes how full the fullest is, and what the weakest promises; returns the epoch of all together.
     fn note(&self, traits: &[Traits]) -> String {
         let fullest = traits.iter().map(Traits::percent_full).max();
         self.percent_full
             .store(fullest.unwrap_or(0), Ordering::Relaxed);
+        let promises = traits.iter().map(|one| one.promise(self.durability));
+        let weakest = promises.max().unwrap_or(Promise::Memory);
+        *self.promise.lock().unwrap_or_else(PoisonError::into_inner) = weakest;
         if self.durability == Durability::Replicated {
             return "replicated".into();
         }
@@ -435,6 +472,10 @@ fn away(address: &str, error: &RedisError) -> RedisTrouble {
         }
         _ if error.code() == Some("NOAUTH") => {
             "wants a password (redis://:password@host, or redis://user:password@host)"
+        }
+        ErrorKind::Io if error.to_string().contains("certificate") => {
+            "shows a certificate that is not trusted (SSL_CERT_FILE names a file with the \
+             certificate authorities that are, in PEM)"
         }
         ErrorKind::Io => "cannot be reached",
         _ => "cannot be used",

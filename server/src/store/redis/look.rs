@@ -116,7 +116,7 @@ impl Inner {
         cmd: &Cmd,
         wanted: &str,
     ) -> Result<Option<Fields>, StoreError> {
-        let mut fields = Fields::of(self.send(cmd).await?)?;
+        let mut fields = Fields::of(self.send_and_confirm_seen(cmd).await?)?;
         match fields.text()?.as_str() {
             tag if tag == wanted => Ok(Some(fields)),
             "item_not_found" => Ok(None),

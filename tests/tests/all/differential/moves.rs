@@ -10,35 +10,10 @@ use gangline_protocol::{
 };
 use gangline_server::queue::command::{Batch, BatchPart};
 use gangline_server::queue::{Command, Input, Query, Refusal, Reply, Selection};
+use gangline_tests::Dice;
 use serde_json::value::RawValue;
 
 const WORKERS: usize = 4;
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.roll() % bound
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, all: &[T]) -> Option<T> {
-        let at = usize::try_from(self.below(all.len().max(1) as u64)).unwrap();
-        all.get(at).cloned()
-    }
-}
 
 #[derive(Default, Clone)]
 struct Worker {

@@ -41,6 +41,9 @@ async fn a_primary_of_a_cluster_that_is_gone_loses_nothing_that_was_replicated()
         until_ok(&api, Method::POST, &path(n, "/items"), Some(items)).await;
     }
     cluster.nodes[0].kill();
+    cluster.nodes[3].until_it_says(&["INFO", "replication"], "role:master");
+    // What is shown, too, must be on two of them.
+    cluster.nodes[0].restart();
     for n in 0..QUEUES {
         let status = until_ok(&api, Method::GET, &path(n, ""), None).await;
         assert_eq!(status["counts"]["ready"], 2, "queue {n}");
