@@ -6,8 +6,9 @@ mod pods;
 mod trouble;
 mod watch;
 
-use gangline_tests::Browser;
 use gangline_tests::server::TOKEN;
+use gangline_tests::{Api, Browser, Queue};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr};
 
@@ -25,6 +26,13 @@ async fn open(origin: &str, queue: &str, token: &str) -> Browser {
         .await;
     page.until(CONNECTION, |text| text == "live").await;
     page
+}
+
+/// Makes a queue whose sessions outlast the start of a browser on a busy machine.
+async fn patient_queue(api: &Api) -> Queue {
+    let queue = api.fresh_queue();
+    queue.put(json!({"sessionMs": 600_000})).await.ok();
+    queue
 }
 
 /// Returns where a run says that it can be watched. What it says later wants to be read, too.

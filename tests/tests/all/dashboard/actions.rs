@@ -5,7 +5,7 @@ use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{DEAD, PHASE, open, until_counts};
+use super::{DEAD, PHASE, open, patient_queue, until_counts};
 
 /// Clicks an action, checks the command that is offered, and confirms.
 async fn act(page: &mut Browser, button: &str, command: &str) {
@@ -21,7 +21,7 @@ async fn a_queue_is_paused_redriven_sealed_and_stopped_from_the_page() {
         return;
     }
     let server = TestServer::start().await;
-    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    let queue = patient_queue(&Api::new(&server.url, Some(TOKEN))).await;
     queue
         .push(&[json!("a.png"), json!("b.png"), json!("c.png")])
         .await;
@@ -88,7 +88,7 @@ async fn a_token_that_may_only_look_sees_no_action() {
     }
     let server = TestServer::start().await;
     let root = Api::new(&server.url, Some(TOKEN));
-    let queue = root.fresh_queue();
+    let queue = patient_queue(&root).await;
     queue.push(&[json!(1), json!(2)]).await;
     let alice = queue.open("alice", 1).await;
     alice

@@ -13,7 +13,7 @@ use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{CONNECTION, SENTENCE, address_of, assert_discreet, until_counts};
+use super::{CONNECTION, SENTENCE, address_of, assert_discreet, patient_queue, until_counts};
 
 fn target(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -123,7 +123,7 @@ async fn axe_finds_nothing_on_any_page_in_light_and_dark() {
     let Some(axe) = axe() else { return };
     let server = TestServer::start().await;
     let api = Api::new(&server.url, Some(TOKEN));
-    let queue = api.fresh_queue();
+    let queue = patient_queue(&api).await;
     queue
         .push(&[json!("a"), json!("b"), json!("c"), json!("d")])
         .await;

@@ -5,7 +5,7 @@ use gangline_tests::{Api, TestServer, browser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::open;
+use super::{open, patient_queue};
 
 fn pod(name: &str, second: u32, rest: Value) -> Value {
     let mut pod = json!({
@@ -26,7 +26,7 @@ async fn the_pods_of_a_job_have_a_lane_each_with_what_became_of_them() {
     }
     let server = TestServer::start().await;
     let api = Api::new(&server.url, Some(TOKEN));
-    let queue = api.fresh_queue();
+    let queue = patient_queue(&api).await;
     queue.push(&[json!(1), json!(2)]).await;
     let _busy = queue.open("uid-busy.main", 1).await;
     let pods = json!([

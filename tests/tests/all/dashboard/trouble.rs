@@ -5,7 +5,7 @@ use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{CONNECTION, DEAD, PHASE, WORKERS, open};
+use super::{CONNECTION, DEAD, PHASE, WORKERS, open, patient_queue};
 
 #[tokio::test]
 async fn a_wrong_token_is_asked_for_and_a_phone_at_night_can_read_the_page() {
@@ -13,7 +13,7 @@ async fn a_wrong_token_is_asked_for_and_a_phone_at_night_can_read_the_page() {
         return;
     }
     let server = TestServer::start().await;
-    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    let queue = patient_queue(&Api::new(&server.url, Some(TOKEN))).await;
     let long = "x".repeat(200);
     queue.push(&[json!(long), json!(2)]).await;
     let session = queue.open("a-worker-with-a-rather-long-name", 2).await;
@@ -96,7 +96,7 @@ async fn markup_is_text_and_a_huge_payload_is_cut_with_a_way_to_have_all_of_it()
         return;
     }
     let server = TestServer::start().await;
-    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    let queue = patient_queue(&Api::new(&server.url, Some(TOKEN))).await;
     let markup = "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>";
     let huge = "y".repeat(500_000);
     queue.push(&[json!({"html": markup}), json!(huge)]).await;

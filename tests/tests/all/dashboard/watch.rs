@@ -6,7 +6,7 @@ use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{CONNECTION, DEAD, PHASE, SENTENCE, WORKERS, address_of};
+use super::{CONNECTION, DEAD, PHASE, SENTENCE, WORKERS, address_of, patient_queue};
 use super::{assert_discreet, open, until_counts};
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn a_job_is_watched_from_its_start_to_its_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = TestServer::start_in(dir.path()).await;
     let origin = server.url.clone();
-    let queue = Api::new(&origin, Some(TOKEN)).fresh_queue();
+    let queue = patient_queue(&Api::new(&origin, Some(TOKEN))).await;
     let mut page = open(&origin, &queue.name, TOKEN).await;
     page.until_contains("#empty", "There is no queue").await;
 
