@@ -2,8 +2,12 @@
 
 mod commands;
 mod error;
+#[cfg(test)]
+mod examples;
 mod output;
 mod private;
+#[cfg(test)]
+mod reference;
 mod signals;
 
 use std::process::ExitCode;
@@ -14,10 +18,16 @@ use commands::Command;
 
 /// Process N things with many workers until all of it is done
 #[derive(Debug, Parser)]
-#[command(name = "gangline", version, max_term_width = 100)]
+#[command(name = "gangline", version, max_term_width = 100, after_help = commands::EXAMPLES)]
 struct Args {
     /// What to log, on stderr: a level, or directives as in `info,gangline_server=debug`
-    #[arg(long, global = true, env = "GANGLINE_LOG", default_value = "warn")]
+    #[arg(
+        long,
+        global = true,
+        env = "GANGLINE_LOG",
+        default_value = "warn",
+        display_order = 900
+    )]
     log: String,
     /// How to write it
     #[arg(

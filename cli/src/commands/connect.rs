@@ -10,6 +10,7 @@ use crate::error::{Error, Kind};
 
 /// Where the service is.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Queue service")]
 pub(crate) struct ConnectArgs {
     /// Address of the queue service
     #[arg(long, env = "GANGLINE_URL", default_value = "http://127.0.0.1:4264")]
