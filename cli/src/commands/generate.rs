@@ -74,7 +74,8 @@ fn pages(command: &clap::Command, dir: &Path) -> io::Result<usize> {
 /// Returns a page and the name of its file.
 fn page(command: &clap::Command) -> io::Result<(String, Vec<u8>)> {
     let after = command.get_after_help().map(ToString::to_string);
-    let man = Man::new(command.clone());
+    let source = concat!("gangline ", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command.clone()).source(source).manual("Gangline");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
