@@ -35,7 +35,9 @@ struct Args {
         global = true,
         env = "GANGLINE_LOG_FORMAT",
         value_enum,
-        default_value = "text"
+        value_name = "FORMAT",
+        default_value = "text",
+        display_order = 901
     )]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -76,7 +78,10 @@ fn main() -> ExitCode {
 fn start_logging(directives: &str, format: LogFormat) -> Result<(), error::Error> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .parse(directives)
-        .map_err(|error| error::Error::usage(format!("--log {directives:?}: {error}")))?;
+        .map_err(|error| {
+            error::Error::usage(format!("--log {directives:?}: {error}"))
+                .hint("a level, as in info, or directives, as in info,gangline_server=debug")
+        })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

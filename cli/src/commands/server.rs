@@ -160,17 +160,21 @@ impl TokenArgs {
     pub(crate) fn token(self) -> Result<Option<String>, Error> {
         let Some(file) = self.token_file else {
             return match self.token {
-                Some(token) if token.is_empty() => Err(Error::usage("--token is empty")),
+                Some(token) if token.is_empty() => Err(Error::usage("--token is empty")
+                    .hint("leave it out, and GANGLINE_TOKEN unset, for a service without tokens")),
                 token => Ok(token),
             };
         };
         let text = std::fs::read_to_string(&file)
-            .map_err(|error| Error::usage(format!("cannot read {}: {error}", file.display())))?;
+            .map_err(|error| Error::usage(format!("cannot read {}: {error}", file.display())))
+            .map_err(|error| {
+                error.hint("--token-file names a file with the token and nothing else")
+            })?;
         match text.trim() {
-            "" => Err(Error::usage(format!(
-                "{} has no token in it",
-                file.display()
-            ))),
+            "" => Err(
+                Error::usage(format!("{} has no token in it", file.display()))
+                    .hint("gangline token create writes a token to stdout"),
+            ),
             token => Ok(Some(token.to_owned())),
         }
     }

@@ -31,6 +31,11 @@ impl Args {
     }
 }
 
+fn said(end: &End, hint: &str) {
+    // The exit code is the end's own.
+    output::error(&Error::usage(end).hint(hint));
+}
+
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let Args {
         jobs,
@@ -45,9 +50,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let end = exec::run(worker, program.options()).await;
     match &end {
         End::Over(_) | End::Terminated | End::Interrupted => {}
-        End::ServiceLost(_) | End::CredentialsRefused(_) | End::Misconfigured(_) => {
-            output::note(format_args!("gangline: {end}"));
-        }
+        End::ServiceLost(_) => said(&end, "is it running? GANGLINE_URL says where it is"),
+        End::CredentialsRefused(_) => said(&end, "GANGLINE_TOKEN has the token of a worker"),
+        End::Misconfigured(_) => said(
+            &end,
+            "GANGLINE_URL and GANGLINE_QUEUE say where the work is, as in http://127.0.0.1:4264 and images",
+        ),
     }
     Ok(end.into())
 }
