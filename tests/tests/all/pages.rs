@@ -38,6 +38,7 @@ macro_rules! pages {
 pages! {
     every_command_of_the_quick_start_prints_what_it_shows: "quick-start.md", 1;
     every_command_of_the_concepts_prints_what_it_shows: "concepts.md", 1;
+    every_pattern_works_as_the_page_shows: "patterns.md", 1;
     every_call_with_curl_is_answered_as_the_page_shows: "http.md", 1;
     every_mistake_is_said_as_the_page_shows: "troubleshooting.md", 1;
     every_command_of_the_guide_to_jobs_prints_what_it_shows: "jobs.md", SECTIONS_AT_A_TIME;
