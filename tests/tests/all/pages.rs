@@ -38,6 +38,9 @@ macro_rules! pages {
 pages! {
     every_command_of_the_quick_start_prints_what_it_shows: "quick-start.md", 1;
     every_command_of_the_concepts_prints_what_it_shows: "concepts.md", 1;
+    every_command_of_an_operator_prints_what_the_page_shows: "operating.md", 1;
+    every_answer_to_a_question_is_as_the_page_shows: "faq.md", 1;
+    whoever_comes_from_elsewhere_sees_what_the_page_shows: "coming-from.md", 1;
     every_pattern_works_as_the_page_shows: "patterns.md", 1;
     every_call_with_curl_is_answered_as_the_page_shows: "http.md", 1;
     every_mistake_is_said_as_the_page_shows: "troubleshooting.md", 1;
