@@ -1,5 +1,6 @@
 //! `docs/cli.md` is what the command's own arguments say.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -21,10 +22,14 @@ Every command takes `--log`, a level or directives as in `info,gangline_server=d
 
 ";
 
+/// Groups of arguments that many commands take, written once.
+const SHARED: [&str; 4] = ["Items", "Program", "Queue service", "Kubernetes"];
+
 /// Writes the whole page.
 fn page() -> String {
     let mut list = String::from("| command | does |\n| --- | --- |\n");
     let mut sections = String::new();
+    let mut shared = BTreeMap::new();
     each_command(&mut |path, command| {
         let name = format!("gangline {}", path.join(" "));
         let about = about(command);
@@ -34,8 +39,12 @@ fn page() -> String {
             anchor(&name),
             cell(&about)
         );
-        sections += &section(&name, &about, command);
+        sections += &section(&name, &about, command, &mut shared);
     });
+    for title in SHARED {
+        let table = &shared[title];
+        let _ = write!(sections, "\n## {title}\n{table}");
+    }
     format!("{INTRODUCTION}{list}{sections}")
 }
 
@@ -47,7 +56,7 @@ fn about(command: &clap::Command) -> String {
 }
 
 fn anchor(heading: &str) -> String {
-    heading.replace(' ', "-")
+    heading.to_lowercase().replace(' ', "-")
 }
 
 /// Escapes what would end a cell of a table.
@@ -55,7 +64,12 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-fn section(name: &str, about: &str, command: &clap::Command) -> String {
+fn section(
+    name: &str,
+    about: &str,
+    command: &clap::Command,
+    shared: &mut BTreeMap<&'static str, String>,
+) -> String {
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ");
     let mut text = format!("\n## {name}\n\n{about}.\n\n```text\n{usage}\n```\n");
@@ -71,11 +85,12 @@ fn section(name: &str, about: &str, command: &clap::Command) -> String {
             }
         }
     }
-    text + &arguments(command)
+    text + &arguments(command, shared)
 }
 
-/// Writes one table for each group, in the order in which the help has them.
-fn arguments(command: &clap::Command) -> String {
+/// Writes one table for each group, in the order in which the help has them, but for those that
+/// many commands have.
+fn arguments(command: &clap::Command, shared: &mut BTreeMap<&'static str, String>) -> String {
     let shown = command.get_arguments().filter(|argument| {
         !argument.is_hide_set() && !argument.is_global_set() && argument.get_id() != "help"
     });
@@ -91,16 +106,33 @@ fn arguments(command: &clap::Command) -> String {
     }
     groups.retain(|(_, group)| !group.is_empty());
     let mut text = String::new();
+    let mut elsewhere = Vec::new();
     for (title, group) in groups {
-        let _ = write!(text, "\n| {title} | |\n| --- | --- |\n");
-        for argument in group {
-            let _ = writeln!(
-                text,
-                "| {} | {} |",
-                cell(&written(argument)),
-                cell(&explained(argument))
-            );
+        match SHARED.iter().find(|shared| **shared == title) {
+            None => text += &table(title, &group),
+            Some(title) => {
+                // A command's own table is the same, or the page would have to say how it differs.
+                let table = table("Arguments", &group);
+                assert_eq!(shared.entry(title).or_insert_with(|| table.clone()), &table);
+                elsewhere.push(format!("[{title}](#{})", anchor(title)));
+            }
         }
+    }
+    if !elsewhere.is_empty() {
+        let _ = write!(text, "\nAlso takes: {}.\n", elsewhere.join(", "));
+    }
+    text
+}
+
+fn table(title: &str, group: &[&Arg]) -> String {
+    let mut text = format!("\n| {title} | |\n| --- | --- |\n");
+    for argument in group {
+        let _ = writeln!(
+            text,
+            "| {} | {} |",
+            cell(&written(argument)),
+            cell(&explained(argument))
+        );
     }
     text
 }
@@ -130,10 +162,8 @@ fn written(argument: &Arg) -> String {
 
 /// Returns what an argument means, and all that may be said instead of it.
 fn explained(argument: &Arg) -> String {
-    let mut text = argument
-        .get_help()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let help = argument.get_help().map(ToString::to_string);
+    let mut text = help.unwrap_or_default().replace('*', "\\*");
     let takes_value = matches!(argument.get_action(), ArgAction::Set | ArgAction::Append);
     let possible = argument.get_possible_values();
     let described = possible.iter().filter(|value| !value.is_hide_set());

@@ -166,6 +166,12 @@ pub(super) const RESUME: &str = "\
 Examples:
   gangline resume images";
 
+pub(super) const CANCEL: &str = "\
+Examples:
+  # The ids are what get shows
+  gangline get items images --state ready
+  gangline cancel images 17 23";
+
 pub(super) const REDRIVE: &str = "\
 Examples:
   # All dead items again, with fresh attempts

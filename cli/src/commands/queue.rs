@@ -1,5 +1,6 @@
 //! Clients of a queue: seal, pause, stop, results.
 
+mod cancel;
 mod explain;
 mod redrive;
 mod results;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     /// Hand out items again
     #[command(after_help = examples::RESUME)]
     Resume(Target),
+    /// Cancel items; a worker that has one is told to drop it
+    Cancel(cancel::Args),
     /// Make dead items ready again, or copy them into another queue
     Redrive(redrive::Args),
     /// End a queue before it is drained; what is left is abandoned
@@ -87,6 +90,7 @@ impl Command {
                 let (client, queue) = target.open()?;
                 show(&client.resume(&queue).await?)?;
             }
+            Self::Cancel(args) => args.run().await?,
             Self::Redrive(args) => args.run().await?,
             Self::Stop {
                 target,
