@@ -41,6 +41,7 @@ pages! {
     every_command_of_an_operator_prints_what_the_page_shows: "operating.md", 1;
     every_answer_to_a_question_is_as_the_page_shows: "faq.md", 1;
     whoever_comes_from_elsewhere_sees_what_the_page_shows: "coming-from.md", 1;
+    every_program_that_is_a_worker_works_as_the_page_shows: "workers.md", 1;
     every_pattern_works_as_the_page_shows: "patterns.md", 1;
     every_call_with_curl_is_answered_as_the_page_shows: "http.md", 1;
     every_mistake_is_said_as_the_page_shows: "troubleshooting.md", 1;
