@@ -29,7 +29,7 @@ struct Args {
         display_order = 900
     )]
     log: String,
-    /// How to write it
+    /// How to write it: for people, or as one object of JSON a line
     #[arg(
         long,
         global = true,
@@ -44,12 +44,11 @@ struct Args {
     command: Command,
 }
 
-/// How log lines look.
+/// How log lines look. Its values have no help of their own, which would make that of every
+/// command twice as long.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
-    /// For people
     Text,
-    /// One object of JSON a line
     Json,
 }
 

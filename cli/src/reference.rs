@@ -17,7 +17,7 @@ const INTRODUCTION: &str = "\
 Data goes to stdout, everything else to stderr.
 `-o` is always the format of what is written, `-f` always a manifest.
 An argument with a variable beside it may be given by that variable.
-Every command takes `--log`, a level or directives as in `info,gangline_server=debug`; `warn` when absent; `GANGLINE_LOG`.
+Every command takes `--log`, a level or directives as in `info,gangline_server=debug`; `warn` when absent; `GANGLINE_LOG`; and `--log-format`, `text` or `json`; `GANGLINE_LOG_FORMAT`.
 `gangline COMMAND --help` says the same in a terminal, `gangline completions` and `gangline man` make it known to shells and to `man`.
 
 ";
