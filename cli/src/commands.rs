@@ -5,7 +5,9 @@ mod cluster;
 mod connect;
 mod controller;
 mod documents;
+mod examples;
 mod exec;
+mod generate;
 mod get;
 mod input;
 mod local;
@@ -28,6 +30,7 @@ use clap::Subcommand;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::error::Error;
+pub(crate) use examples::GANGLINE as EXAMPLES;
 pub(crate) use local::SUPERVISE;
 
 /// What the binary can do.
@@ -64,6 +67,11 @@ pub(crate) enum Command {
     Logs(objects::LogsArgs),
     #[command(flatten)]
     Queue(queue::Command),
+    /// Write what makes a shell complete these commands
+    #[command(visible_alias = "completion")]
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages
+    Man(generate::ManArgs),
 }
 
 impl Command {
@@ -109,6 +117,8 @@ impl Command {
             Self::Logs(args) => runtime()?.block_on(objects::logs(args)),
             Self::Token(command) => runtime()?.block_on(command.run()),
             Self::Queue(command) => runtime()?.block_on(command.run()),
+            Self::Completions(args) => generate::completions(&args),
+            Self::Man(args) => generate::man(&args),
         }
     }
 }

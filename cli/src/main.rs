@@ -2,8 +2,12 @@
 
 mod commands;
 mod error;
+#[cfg(test)]
+mod examples;
 mod output;
 mod private;
+#[cfg(test)]
+mod reference;
 mod signals;
 
 use std::process::ExitCode;
@@ -14,30 +18,37 @@ use commands::Command;
 
 /// Process N things with many workers until all of it is done
 #[derive(Debug, Parser)]
-#[command(name = "gangline", version, max_term_width = 100)]
+#[command(name = "gangline", version, max_term_width = 100, after_help = commands::EXAMPLES)]
 struct Args {
     /// What to log, on stderr: a level, or directives as in `info,gangline_server=debug`
-    #[arg(long, global = true, env = "GANGLINE_LOG", default_value = "warn")]
+    #[arg(
+        long,
+        global = true,
+        env = "GANGLINE_LOG",
+        default_value = "warn",
+        display_order = 900
+    )]
     log: String,
-    /// How to write it
+    /// How to write it: for people, or as one object of JSON a line
     #[arg(
         long,
         global = true,
         env = "GANGLINE_LOG_FORMAT",
         value_enum,
-        default_value = "text"
+        value_name = "FORMAT",
+        default_value = "text",
+        display_order = 901
     )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
 }
 
-/// How log lines look.
+/// How log lines look. Its values have no help of their own, which would make that of every
+/// command twice as long.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
-    /// For people
     Text,
-    /// One object of JSON a line
     Json,
 }
 
@@ -66,7 +77,10 @@ fn main() -> ExitCode {
 fn start_logging(directives: &str, format: LogFormat) -> Result<(), error::Error> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .parse(directives)
-        .map_err(|error| error::Error::usage(format!("--log {directives:?}: {error}")))?;
+        .map_err(|error| {
+            error::Error::usage(format!("--log {directives:?}: {error}"))
+                .hint("a level, as in info, or directives, as in info,gangline_server=debug")
+        })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

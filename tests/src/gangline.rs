@@ -67,3 +67,26 @@ pub async fn end_of(child: Child) -> Left {
 pub async fn run(command: &mut Command) -> Left {
     end_of(command.spawn().expect("to start")).await
 }
+
+/// Returns every command that its help lists, as `push` and `token create`.
+pub async fn commands() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![String::new()];
+    while let Some(name) = waiting.pop() {
+        let mut command = gangline(&name.split_whitespace().collect::<Vec<_>>());
+        let help = run(command.arg("--help")).await.stdout;
+        let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let listed = listed.take_while(|line| !line.is_empty());
+        let below: Vec<String> = listed
+            .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+            .filter(|word| !word.is_empty() && *word != "help")
+            .map(|word| format!("{name} {word}").trim().to_owned())
+            .collect();
+        if below.is_empty() {
+            found.push(name);
+        } else {
+            waiting.extend(below.into_iter().rev());
+        }
+    }
+    found
+}

@@ -407,6 +407,17 @@ impl Client {
             .await
     }
 
+    /// Cancels one item, and returns how it is: one that was done keeps its result.
+    ///
+    /// # Errors
+    ///
+    /// Refused with `queue_not_found`, `item_not_found` or `queue_over`.
+    pub async fn cancel(&self, queue: &QueueName, id: ItemId) -> Result<ItemView> {
+        let path = format!("/v1/queues/{queue}/items/{id}");
+        self.call(self.request(Method::DELETE, &path, Duration::ZERO))
+            .await
+    }
+
     /// Waits until the queue is over, or for `hold`; returns its status.
     ///
     /// # Errors

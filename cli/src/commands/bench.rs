@@ -19,12 +19,14 @@ use gangline_worker::protocol::limits::{PAYLOAD_BYTES_MAX, PUSH_ITEMS_MAX};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::examples;
 use super::server::TokenArgs;
 use crate::error::{Error, Kind};
 use crate::output;
 
 /// Arguments of `gangline bench`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::BENCH)]
 pub(crate) struct Args {
     /// Address of the queue service; without it one is started here, on a directory of its own
     #[arg(long, env = "GANGLINE_URL")]
@@ -38,13 +40,13 @@ pub(crate) struct Args {
     #[arg(long)]
     latency: bool,
     /// Items that go through their life, or pushes with --latency
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     items: u64,
     /// Items in one call
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=PUSH_ITEMS_MAX as i64))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=PUSH_ITEMS_MAX as i64), value_name = "N")]
     batch: u32,
     /// Connections, each with a call at a time
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     connections: u16,
     /// Size of an item's payload
     #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(2..=PAYLOAD_BYTES_MAX as i64))]

@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, chain};
 
 /// Where the cluster is.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Kubernetes")]
 pub(crate) struct ClusterArgs {
     /// Context of the kubeconfig, which KUBECONFIG names, for Jobs and Pods
     #[arg(long, env = "GANGLINE_CONTEXT")]

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind};
 
 /// Where the service is.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Queue service")]
 pub(crate) struct ConnectArgs {
     /// Address of the queue service
     #[arg(long, env = "GANGLINE_URL", default_value = "http://127.0.0.1:4264")]
@@ -29,21 +30,30 @@ impl ConnectArgs {
         let token = token.token()?;
         let Some(file) = ca else {
             let client = Client::new(&url, token.clone());
-            let client = client.map_err(|error| Error::usage(format!("--url: {error}")))?;
-            return Ok((client, token));
+            return Ok((client.map_err(|error| misnamed("--url", error))?, token));
         };
         let name = file.display();
         let ca = std::fs::read(&file)
-            .map_err(|error| Error::usage(format!("--ca: cannot read {name}: {error}")))?;
+            .map_err(|error| Error::usage(format!("--ca: cannot read {name}: {error}")))
+            .map_err(|error| error.hint("it names a file with certificates in PEM form"))?;
         let client = Client::with_ca(&url, token.clone(), &ca);
-        let client =
-            client.map_err(|error| Error::usage(format!("--url, or --ca {name}: {error}")))?;
+        let client = client.map_err(|error| misnamed(&format!("--url, or --ca {name}"), error))?;
         Ok((client, token))
     }
 
     pub(crate) fn client(self) -> Result<Client, Error> {
         Ok(self.parts()?.0)
     }
+}
+
+/// Says that an address, or what vouches for it, is none.
+fn misnamed(name: &str, error: ClientError) -> Error {
+    let text = match error {
+        ClientError::Protocol(text) => text,
+        other => other.to_string(),
+    };
+    Error::usage(format!("{name}: {text}"))
+        .hint("as in http://127.0.0.1:4264, where gangline server listens")
 }
 
 impl From<ClientError> for Error {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::cluster::configuration;
 use super::connect::ConnectArgs;
+use super::examples;
 use crate::error::{Error, Kind, chain};
 use crate::{output, signals};
 
@@ -23,6 +24,7 @@ const BINARY: &str = "/usr/local/bin/gangline";
 
 /// Arguments of `gangline controller`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CONTROLLER)]
 pub(crate) struct Args {
     /// Context of the kubeconfig; without one its current context, or the account of the Pod that
     /// this runs in
@@ -35,8 +37,6 @@ pub(crate) struct Args {
     /// only those with `managedBy: gangline.dev/controller`
     #[arg(long, env = "GANGLINE_TAKE_UNMANAGED_JOBS")]
     take_unmanaged_jobs: bool,
-    #[command(flatten)]
-    connect: ConnectArgs,
     /// Address of the queue service as Pods reach it, where that is not --url
     #[arg(long, env = "GANGLINE_WORKER_URL", value_name = "URL")]
     worker_url: Option<String>,
@@ -62,6 +62,8 @@ pub(crate) struct Args {
         value_name = "NAMESPACE"
     )]
     leader_elect_namespace: Option<String>,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {

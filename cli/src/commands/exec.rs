@@ -11,6 +11,7 @@ use crate::error::Error;
 
 /// How a program is run for an item.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Program")]
 pub(crate) struct ExecArgs {
     /// What stands for the item in the arguments, instead of {}
     #[arg(short = 'I', value_name = "MARK", env = "GANGLINE_REPLACE")]
@@ -31,7 +32,7 @@ pub(crate) struct ExecArgs {
     /// The program and its arguments. {} is the item, {.} without extension, {/} its base name,
     /// {//} its directory, {/.} base name without extension, {#} its number, {item.FIELD} a field
     /// of a JSON item; without any of them the item is the last argument
-    #[arg(last = true, value_name = "PROGRAM")]
+    #[arg(last = true, value_name = "PROGRAM", help_heading = None::<&str>)]
     program: Vec<OsString>,
 }
 

@@ -13,6 +13,7 @@ use gangline_worker::protocol::{ItemState, QueueName};
 
 use super::cluster::ClusterArgs;
 use super::connect::ConnectArgs;
+use super::examples;
 use super::table::{Format, Printer, Row, View};
 use crate::error::Error;
 use crate::output;
@@ -23,6 +24,7 @@ const WATCH_STEP: Duration = Duration::from_secs(1);
 
 /// Arguments of `gangline get`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::GET)]
 pub(crate) struct Args {
     /// queues, jobs, pods, or the workers, items or dead (items) of a queue
     kind: Kind,
@@ -30,7 +32,13 @@ pub(crate) struct Args {
     /// dead items their queue
     name: Option<String>,
     /// How to write them
-    #[arg(short, long, value_enum, default_value = "table")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
     output: Format,
     /// Go on, and write what has changed
     #[arg(short, long)]
@@ -39,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     state: Option<StateArg>,
     /// At most so many items
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     limit: u64,
     /// Jobs and Pods with these labels, as in app=resize
     #[arg(short = 'l', long, value_name = "LABELS")]

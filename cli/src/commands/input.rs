@@ -20,6 +20,7 @@ use csv::Csv;
 
 /// Where the items come from.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Items")]
 pub(crate) struct InputArgs {
     /// File with one item a line; stdin when no other input is given
     #[arg(short = 'a', long = "arg-file", value_name = "FILE")]

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::cluster::{Cluster, ClusterArgs};
 use super::connect::ConnectArgs;
 use super::documents::{self, collection};
+use super::examples;
 use super::get::encoded;
 use super::target::{self, Target};
 use crate::error::{Error, Kind};
@@ -24,6 +25,7 @@ const FIELD_MANAGER: &str = "gangline";
 
 /// Arguments of `gangline apply`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::APPLY)]
 pub(crate) struct ApplyArgs {
     /// Manifest with what is to be there; - is stdin
     #[arg(short, long, value_name = "FILE")]
@@ -34,6 +36,7 @@ pub(crate) struct ApplyArgs {
 
 /// Arguments of `gangline delete`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::DELETE)]
 pub(crate) struct DeleteArgs {
     /// A queue, job/NAME or pod/NAME
     #[arg(
@@ -52,12 +55,13 @@ pub(crate) struct DeleteArgs {
 
 /// Arguments of `gangline scale`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::SCALE)]
 pub(crate) struct ScaleArgs {
     /// The Job, as in job/resize
     #[arg(value_name = "job/NAME")]
     target: Target,
     /// How many Pods may run at a time
-    #[arg(long, visible_alias = "replicas", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, visible_alias = "replicas", value_parser = clap::value_parser!(i32).range(0..), value_name = "N")]
     parallelism: i32,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -65,6 +69,7 @@ pub(crate) struct ScaleArgs {
 
 /// Arguments of `gangline logs`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::LOGS)]
 pub(crate) struct LogsArgs {
     /// A Pod, or all Pods of a Job, as in pod/resize-x7k2p or job/resize
     #[arg(value_name = "pod/NAME|job/NAME")]
@@ -76,7 +81,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     container: Option<String>,
     /// Only so many lines from the end
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     tail: Option<i64>,
     #[command(flatten)]
     cluster: ClusterArgs,

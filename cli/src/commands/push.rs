@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::examples;
 use super::input::{InputArgs, Items};
 use super::queue::Target;
 use crate::error::Error;
@@ -28,14 +29,15 @@ const LINE_STEP: Duration = Duration::from_secs(5);
 
 /// Arguments of `gangline push`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::PUSH)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    target: Target,
-    #[command(flatten)]
-    input: InputArgs,
     /// Seal the queue in the step that takes the last item
     #[arg(long)]
     seal: bool,
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    target: Target,
 }
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {

@@ -1,5 +1,6 @@
 //! Clients of a queue: seal, pause, stop, results.
 
+mod cancel;
 mod explain;
 mod redrive;
 mod results;
@@ -11,6 +12,7 @@ use gangline_worker::Client;
 use gangline_worker::protocol::{QueueName, StopOutcome};
 
 use super::connect::ConnectArgs;
+use super::examples;
 use crate::error::Error;
 use crate::output;
 
@@ -18,23 +20,29 @@ use crate::output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Say that no more items come from outside
+    #[command(after_help = examples::SEAL)]
     Seal(Target),
     /// Hand out no more items for now
+    #[command(after_help = examples::PAUSE)]
     Pause(Target),
     /// Hand out items again
+    #[command(after_help = examples::RESUME)]
     Resume(Target),
+    /// Cancel items; a worker that has one is told to drop it
+    Cancel(cancel::Args),
     /// Make dead items ready again, or copy them into another queue
     Redrive(redrive::Args),
     /// End a queue before it is drained; what is left is abandoned
+    #[command(after_help = examples::STOP)]
     Stop {
-        #[command(flatten)]
-        target: Target,
         /// Whether the job is a success
         #[arg(long, value_enum, default_value = "failure")]
         outcome: Outcome,
         /// Why, for whoever reads the certificate
-        #[arg(long)]
+        #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        #[command(flatten)]
+        target: Target,
     },
     /// Say why a queue is not over yet, and what helps
     Explain(explain::Args),
@@ -46,6 +54,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
     /// The queue, as in images or team-a.images
+    #[arg(help_heading = None::<&str>)]
     queue: QueueName,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -81,6 +90,7 @@ impl Command {
                 let (client, queue) = target.open()?;
                 show(&client.resume(&queue).await?)?;
             }
+            Self::Cancel(args) => args.run().await?,
             Self::Redrive(args) => args.run().await?,
             Self::Stop {
                 target,

@@ -18,6 +18,7 @@ mod work;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::examples;
 use super::exec::ExecArgs;
 use super::input::InputArgs;
 use super::local::{ImagesArgs, Local, PodLife, Settings};
@@ -34,9 +35,8 @@ use work::Work;
 
 /// Arguments of `gangline run`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::RUN)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    input: InputArgs,
     /// Manifest with the Job to run instead of a program; - is stdin
     #[arg(
         short = 'f',
@@ -47,20 +47,26 @@ pub(crate) struct Args {
     manifest: Option<PathBuf>,
     /// Programs to run at a time, as many as there are cores when absent; with -f the Job's
     /// parallelism
-    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..=1024), value_name = "N")]
     jobs: Option<u16>,
     /// Worker Pods that the jobs are spread over
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64), value_name = "N")]
     workers: Option<u16>,
     /// Failed runs of the program after which an item is dead; a lost worker is no failed run
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100), value_name = "N")]
     attempts: u16,
     /// File for the results, byte for byte, in the order of the items; without it they go to
     /// stdout as they come
     #[arg(short, long, value_name = "FILE")]
     results: Option<PathBuf>,
     /// What the results file holds
-    #[arg(long, value_enum, default_value = "raw", requires = "results")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "raw",
+        requires = "results",
+        value_name = "FORMAT"
+    )]
     results_format: ResultsFormat,
     /// Stop the job at its first dead item; what is left is abandoned, and the exit code is 1
     #[arg(long)]
@@ -78,19 +84,28 @@ pub(crate) struct Args {
     )]
     dry_run: Option<DryRun>,
     /// Format of the Job that --dry-run=client prints
-    #[arg(short, long, value_enum, default_value = "yaml", requires = "dry_run")]
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value = "yaml",
+        requires = "dry_run",
+        value_name = "FORMAT"
+    )]
     output: ManifestFormat,
     /// Image of the Job that --dry-run=client prints; it has the program
     #[arg(long, requires = "dry_run")]
     image: Option<String>,
     /// Directory that keeps the job; a run with the same directory resumes it
-    #[arg(long, env = "GANGLINE_RUN_DIR")]
+    #[arg(long, env = "GANGLINE_RUN_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Show what this does on 200 made-up items; one worker is killed on the way, on purpose
     #[arg(long, exclusive = true)]
     demo: bool,
     #[command(flatten)]
     images: ImagesArgs,
+    #[command(flatten)]
+    input: InputArgs,
     #[command(flatten)]
     exec: ExecArgs,
 }

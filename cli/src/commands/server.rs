@@ -10,18 +10,30 @@ use gangline_worker::protocol::limits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 
+use super::examples;
 use crate::error::Error;
 use crate::output;
 use crate::signals;
 
 /// Arguments of `gangline server`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::SERVER)]
 pub(crate) struct Args {
     /// Address to listen on; port 0 takes any free one
-    #[arg(long, env = "GANGLINE_LISTEN", default_value = "127.0.0.1:4264")]
+    #[arg(
+        long,
+        env = "GANGLINE_LISTEN",
+        default_value = "127.0.0.1:4264",
+        value_name = "ADDRESS"
+    )]
     listen: SocketAddr,
     /// Directory that keeps the queues; made if there is none
-    #[arg(long, env = "GANGLINE_DATA_DIR", default_value = "gangline-data")]
+    #[arg(
+        long,
+        env = "GANGLINE_DATA_DIR",
+        default_value = "gangline-data",
+        value_name = "DIR"
+    )]
     data_dir: PathBuf,
     /// Redis that keeps the queues instead, as in redis://user:password@host:6379/0; any number
     /// of services may share it. Better in the environment when it holds a password
@@ -81,22 +93,25 @@ impl TlsArgs {
 
 /// What callers may take.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Open connections; as many as the system allows when that is less
-    #[arg(long, env = "GANGLINE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX)]
+    #[arg(long, env = "GANGLINE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX, value_name = "N")]
     connections_max: usize,
     /// Requests a second of the tokens of one namespace
     #[arg(
         long,
         env = "GANGLINE_NAMESPACE_REQUESTS_PER_SECOND",
-        default_value_t = limits::NAMESPACE_REQUESTS_PER_SECOND
+        default_value_t = limits::NAMESPACE_REQUESTS_PER_SECOND,
+        value_name = "N"
     )]
     namespace_requests_per_second: u32,
     /// Queues of one namespace
     #[arg(
         long,
         env = "GANGLINE_NAMESPACE_QUEUES_MAX",
-        default_value_t = limits::NAMESPACE_QUEUES_MAX
+        default_value_t = limits::NAMESPACE_QUEUES_MAX,
+        value_name = "N"
     )]
     namespace_queues_max: usize,
 }
@@ -131,7 +146,12 @@ pub(crate) struct TokenArgs {
     #[arg(long, env = "GANGLINE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File with the token
-    #[arg(long, env = "GANGLINE_TOKEN_FILE", conflicts_with = "token")]
+    #[arg(
+        long,
+        env = "GANGLINE_TOKEN_FILE",
+        conflicts_with = "token",
+        value_name = "FILE"
+    )]
     token_file: Option<PathBuf>,
 }
 
@@ -140,17 +160,21 @@ impl TokenArgs {
     pub(crate) fn token(self) -> Result<Option<String>, Error> {
         let Some(file) = self.token_file else {
             return match self.token {
-                Some(token) if token.is_empty() => Err(Error::usage("--token is empty")),
+                Some(token) if token.is_empty() => Err(Error::usage("--token is empty")
+                    .hint("leave it out, and GANGLINE_TOKEN unset, for a service without tokens")),
                 token => Ok(token),
             };
         };
         let text = std::fs::read_to_string(&file)
-            .map_err(|error| Error::usage(format!("cannot read {}: {error}", file.display())))?;
+            .map_err(|error| Error::usage(format!("cannot read {}: {error}", file.display())))
+            .map_err(|error| {
+                error.hint("--token-file names a file with the token and nothing else")
+            })?;
         match text.trim() {
-            "" => Err(Error::usage(format!(
-                "{} has no token in it",
-                file.display()
-            ))),
+            "" => Err(
+                Error::usage(format!("{} has no token in it", file.display()))
+                    .hint("gangline token create writes a token to stdout"),
+            ),
             token => Ok(Some(token.to_owned())),
         }
     }

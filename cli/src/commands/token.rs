@@ -7,6 +7,7 @@ use clap::{Subcommand, ValueEnum};
 use gangline_worker::protocol::{QueueName, Role, TokenId, TokenRequest};
 
 use super::connect::ConnectArgs;
+use super::examples;
 use crate::error::Error;
 use crate::output;
 
@@ -14,9 +15,10 @@ use crate::output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a token; it is written to stdout, this once
+    #[command(after_help = examples::TOKEN_CREATE)]
     Create {
         /// What its holder may do; may be given several times
-        #[arg(long = "role", value_enum, required = true)]
+        #[arg(long = "role", value_enum, required = true, value_name = "ROLE")]
         roles: Vec<RoleArg>,
         /// The namespace that it holds in, '*' for all; 'default' when absent
         #[arg(long, conflicts_with = "queue")]
@@ -25,20 +27,22 @@ pub(crate) enum Command {
         #[arg(long)]
         queue: Option<QueueName>,
         /// For how long it holds, as in 12h or 30days; until it is revoked when absent
-        #[arg(long, value_parser = humantime::parse_duration)]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
         expires: Option<Duration>,
         /// What a person should know about it
-        #[arg(long)]
+        #[arg(long, value_name = "TEXT")]
         note: Option<Box<str>>,
         #[command(flatten)]
         connect: ConnectArgs,
     },
     /// List tokens as JSON: ids, roles and scopes, never the tokens
+    #[command(after_help = examples::TOKEN_LIST)]
     List {
         #[command(flatten)]
         connect: ConnectArgs,
     },
     /// Revoke a token; whoever holds it is refused from now on
+    #[command(after_help = examples::TOKEN_REVOKE)]
     Revoke {
         /// Its id, as create and list show it
         id: TokenId,

@@ -9,6 +9,7 @@ use gangline_worker::exec::shell::quote;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::examples;
 use super::local::{ImagesArgs, Local, PodLife, Settings};
 use crate::error::Error;
 use crate::private::{create_directory, random, state_home, write_file};
@@ -16,15 +17,21 @@ use crate::{output, signals};
 
 /// Arguments of `gangline up`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::UP)]
 pub(crate) struct Args {
     /// Address of the queue service and its dashboard; port 0 takes any free one
-    #[arg(long, env = "GANGLINE_LISTEN", default_value = "127.0.0.1:4264")]
+    #[arg(
+        long,
+        env = "GANGLINE_LISTEN",
+        default_value = "127.0.0.1:4264",
+        value_name = "ADDRESS"
+    )]
     listen: SocketAddr,
     /// Address of the cluster's API, on loopback: whoever may use it runs commands as this user
-    #[arg(long, default_value = "127.0.0.1:4265")]
+    #[arg(long, default_value = "127.0.0.1:4265", value_name = "ADDRESS")]
     cluster_listen: SocketAddr,
     /// Directory that keeps queues and objects; below $XDG_STATE_HOME/gangline when absent
-    #[arg(long, env = "GANGLINE_DATA_DIR")]
+    #[arg(long, env = "GANGLINE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     images: ImagesArgs,

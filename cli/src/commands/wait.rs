@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::cluster::{Cluster, ClusterArgs};
 use super::connect::ConnectArgs;
+use super::examples;
 use super::progress::Progress;
 use super::target::{self, Target};
 use crate::error::{Error, Kind};
@@ -29,12 +30,13 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Arguments of `gangline wait`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::WAIT)]
 pub(crate) struct Args {
     /// A queue, or job/NAME
     #[arg(value_name = "QUEUE|job/NAME")]
     target: Target,
     /// Dead items of a queue that are still a success
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "N")]
     max_dead_items: u64,
     #[command(flatten)]
     cluster: ClusterArgs,

@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster_clients;
+mod help;
 mod run_options;
 
 use std::path::Path;

@@ -23,8 +23,10 @@ pub(super) fn lost(error: impl std::fmt::Display) -> Error {
 impl Wire {
     pub(super) async fn open(address: &str) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await;
-        let stream =
-            stream.map_err(|error| lost(format!("cannot connect to {address}: {error}")))?;
+        let stream = stream.map_err(|error| {
+            lost(format!("cannot connect to {address}: {error}"))
+                .hint("is it running? --url, or --redis, says where it is")
+        })?;
         stream.set_nodelay(true).map_err(lost)?;
         Ok(Self {
             stream,

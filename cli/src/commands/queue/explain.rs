@@ -5,18 +5,19 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 use gangline_worker::protocol::{Explanation, HeldItem, Term};
 
-use super::{Target, show};
+use super::{Target, examples, show};
 use crate::error::Error;
 use crate::output;
 
 /// Arguments of `gangline explain`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::EXPLAIN)]
 pub(crate) struct Args {
+    /// How to write it
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Format,
     #[command(flatten)]
     target: Target,
-    /// How to write it
-    #[arg(short, long, value_enum, default_value = "text")]
-    output: Format,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -3,15 +3,14 @@
 use gangline_worker::protocol::limits::PAGE_ROWS_MAX;
 use gangline_worker::protocol::{ItemId, QueueName, RedriveRequest};
 
-use super::Target;
+use super::{Target, examples};
 use crate::error::Error;
 use crate::output;
 
 /// Arguments of `gangline redrive`. All dead items when none are chosen
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::REDRIVE)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    target: Target,
     /// Only this item; may be given many times
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<u64>,
@@ -22,12 +21,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     contains: Option<Box<str>>,
     /// At most so many
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     max: Option<u64>,
     /// Push copies into this queue instead; a queue that is over allows only that. What is there
     /// already is not added again
     #[arg(long, value_name = "QUEUE")]
     into: Option<QueueName>,
+    #[command(flatten)]
+    target: Target,
 }
 
 impl Args {

@@ -13,7 +13,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio_util::io::StreamReader;
 
-use super::Target;
+use super::{Target, examples};
 use crate::error::{Error, Kind};
 use crate::output;
 
@@ -22,14 +22,13 @@ const DIFFERENCES_SHOWN: usize = 10;
 
 /// Arguments of `gangline results`
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::RESULTS)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    target: Target,
     /// Go on until the queue is over
     #[arg(long)]
     follow: bool,
     /// Skip so many results; with --order push, those up to this item
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "N")]
     cursor: u64,
     /// In which order
     #[arg(long, value_enum, default_value = "recorded")]
@@ -42,6 +41,8 @@ pub(crate) struct Args {
     /// lines as this command has written them, in any order
     #[arg(long, value_name = "FILE", requires = "verify")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// In which order results come.

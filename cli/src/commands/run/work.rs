@@ -134,7 +134,10 @@ impl Work {
             return Err(Error::usage(match count {
                 1 => format!("{name} must hold a Job, and holds none"),
                 _ => text,
-            }));
+            })
+            .hint(
+                "a Job has apiVersion: batch/v1 and kind: Job; gangline apply -f takes several",
+            ));
         };
         if let (Some(jobs), Some(spec)) = (jobs, job["spec"].as_object_mut()) {
             spec.insert("parallelism".into(), jobs.into());
