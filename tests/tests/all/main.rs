@@ -23,5 +23,6 @@ mod kubernetes_client;
 mod kubernetes_docs;
 mod pods;
 mod redis;
+mod schema;
 mod server;
 mod worker;
