@@ -2,7 +2,7 @@
 
 import { command, fill, h, set, show } from "./dom.js";
 import { call, pathOf } from "./service.js";
-import { count, items, totals } from "./words.js";
+import { count, items, quoted, totals } from "./words.js";
 
 const ROLES = { produce: ["producer", "admin"], operate: ["admin"] };
 
@@ -47,12 +47,11 @@ export function confirmed({ title, text, verb, danger, method = "POST", path, li
 function stop(queue, status) {
   const outcome = h("select", { "data-label": "Outcome" }, h("option", { value: "failure" }, "failure"), h("option", { value: "success" }, "success"));
   const reason = h("input", { "data-label": "Reason, for whoever reads the certificate", maxlength: "1024" });
-  const quoted = () => `'${reason.value.replaceAll("'", "'\\''")}'`;
   confirmed({
     title: `Stop ${queue}`, verb: "Stop it", danger: true, path: pathOf(queue, "/stop"), fields: [outcome, reason],
     text: `The queue ends now and for good: ${items(totals(status).left)} that are left will be abandoned, and workers are told to go. What is done stays done.`,
     body: () => ({ outcome: outcome.value, by: "dashboard", ...(reason.value ? { reason: reason.value } : {}) }),
-    line: () => `gangline stop ${queue} --outcome ${outcome.value}${reason.value ? ` --reason ${quoted()}` : ""}`,
+    line: () => `gangline stop ${queue} --outcome ${outcome.value}${reason.value ? ` --reason ${quoted(reason.value)}` : ""}`,
   });
 }
 

@@ -3,7 +3,7 @@
 import { confirmed, may } from "./actions.js";
 import { fill, h, panel, save, show } from "./dom.js";
 import { call, pathOf } from "./service.js";
-import { bytes, count, groups, items, nameOf } from "./words.js";
+import { bytes, count, items, nameOf, quoted, withNames } from "./words.js";
 
 const NAMES_MAX = 20;
 // More than this of a payload is no text for people.
@@ -49,17 +49,31 @@ export function dead(queue) {
   root.hidden = true;
   let identity;
   let status;
-  const paint = () => show(redrive, may(identity, "operate") && Boolean(status) && !status.certificate);
+  const mayRedrive = () => may(identity, "operate") && Boolean(status) && !status.certificate;
+  const paint = () => {
+    show(redrive, mayRedrive());
+    for (const button of list.querySelectorAll("[data-is=redrive-these]")) show(button, mayRedrive());
+  };
+  // An error stands for all of its kind; the service groups them and chooses them alike.
+  const these = (error, total) => confirmed({
+    title: `Redrive ${items(total)} of ${queue}`,
+    text: "The dead items of this kind of error become ready again, with all their attempts before them.",
+    verb: "Redrive", path: pathOf(queue, "/redrive"), body: () => ({ error }),
+    line: `gangline redrive ${queue} --error ${quoted(error)}`,
+  });
 
-  function group([error, same, some, id]) {
+  function group([given, same, some, total]) {
+    const error = given ?? "no error was given";
     const names = some.map(([id, name, attempts]) => h("li", {},
       h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id) }, name),
-      h("span", { class: "soft" }, ` #${id}, ${attempts} ${attempts === 1 ? "attempt" : "attempts"}`)));
-    const more = id - some.length;
-    const title = h("summary", {}, h("span", { class: "how-many" }, count(id)), " ",
+      h("span", { class: "soft" }, attempts === undefined ? ` #${id}` : ` #${id}, ${attempts} ${attempts === 1 ? "attempt" : "attempts"}`)));
+    const more = total - some.length;
+    const title = h("summary", {}, h("span", { class: "how-many" }, count(total)), " ",
       h("span", { class: "message" }, error, !same && h("span", { class: "soft" }, " … and the like")));
     const details = h("details", { open: opened.has(error), ontoggle: () => opened[details.open ? "add" : "delete"](error) },
-      title, h("ul", { class: "names" }, ...names, more > 0 && h("li", { class: "soft" }, `and ${items(more)} more`)));
+      title, h("ul", { class: "names" }, ...names, more > 0 && h("li", { class: "soft" }, `and ${items(more)} more`)),
+      h("button", { type: "button", class: "quiet", "data-is": "redrive-these", hidden: !mayRedrive(), onclick: () => these(given ?? "", total) },
+        "Redrive these"));
     return details;
   }
   const opened = new Set();
@@ -74,16 +88,15 @@ export function dead(queue) {
       root.count(count(status.counts.dead));
       paint();
     },
-    look({ dead, status: { counts } }) {
-      const rows = groups(dead).map(({ error, same, items: all }) =>
-        [error, same, all.slice(0, NAMES_MAX).map((item) => [item.id, nameOf(item).slice(0, 120), item.attempts]), all.length]);
+    look({ dead, kinds: { groups, ungrouped } }) {
+      const rows = withNames(groups, dead).map(({ error, same, items: all, count: total }) =>
+        [error, same, all.slice(0, NAMES_MAX).map((item) => [item.id, nameOf(item).slice(0, 120), item.attempts]), total]);
       if (isFirst && rows.length) {
         isFirst = false;
-        opened.add(rows[0][0]);
+        opened.add(rows[0][0] ?? "no error was given");
       }
-      const unseen = counts.dead - dead.length;
-      fill(list, [rows, unseen], () => [...rows.map(group),
-        unseen > 0 && h("p", { class: "hint" }, `${items(unseen)} more; the first ${count(dead.length)} are grouped here.`)]);
+      fill(list, [rows, ungrouped], () => [...rows.map(group),
+        ungrouped > 0 && h("p", { class: "hint" }, `${items(ungrouped)} more, of rarer kinds, or too many to look at.`)]);
     },
   };
 }

@@ -110,16 +110,17 @@ export function jobPage(queue) {
     const none = { items: [] };
     const path = (rest) => pathOf(queue, rest);
     try {
-      const [who, why, leased, deadItems, past, job] = await Promise.all([
+      const [who, why, leased, deadItems, kinds, past, job] = await Promise.all([
         call(path("/workers")),
         call(path("/explain")),
         seen.counts.leased ? call(path(`/items?state=leased&max=${ROWS_MAX}`)) : none,
         seen.counts.dead ? call(path(`/items?state=dead&max=${ROWS_MAX}`)) : none,
+        seen.counts.dead ? call(path("/dead")) : { groups: [], ungrouped: 0 },
         call(path("/history")),
         call(path("/job")),
         panels.results.fetch(seen),
       ]);
-      const view = { status: seen, now: who.now, workers: who.workers, leased: leased.items, dead: deadItems.items,
+      const view = { status: seen, now: who.now, workers: who.workers, leased: leased.items, dead: deadItems.items, kinds,
         history: past.points, job: job.job ?? undefined, explanation: why,
         typicalMs: why.terms.find(({ term }) => term === "leased")?.typicalMs };
       for (const one of Object.values(panels)) one.look?.(view);

@@ -83,6 +83,9 @@ export function sentence(status) {
 // A value as people read it: a text is itself, anything else is JSON.
 export const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
 
+// A text as a word of a command line.
+export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
 // What a person calls an item: its payload where that is short, else its key or number.
 export function nameOf({ id, key, payload }) {
   const text = plain(payload);
@@ -107,11 +110,8 @@ export function bytes(number) {
 // What differs between two failures of one kind: numbers, addresses, quoted names.
 const kindOf = (error) => error.replace(/"[^"]*"|'[^']*'|`[^`]*`/g, "…").replace(/\d+/g, "N");
 
-// Dead items of the same kind of error stand together, the most frequent first.
-export function groups(dead) {
-  const byError = Map.groupBy(dead, (item) => kindOf(item.error ?? "no error was given"));
-  return [...byError.values()]
-    .map((items) => ({ error: items[0].error ?? "no error was given", items,
-      same: items.every((item) => item.error === items[0].error) }))
-    .sort((a, b) => b.items.length - a.items.length);
+// The groups of dead items that the service makes, each with those of these items that are of it.
+export function withNames(groups, dead) {
+  const byKind = Map.groupBy(dead, (item) => kindOf(item.error ?? ""));
+  return groups.map((group) => ({ ...group, items: byKind.get(kindOf(group.error ?? "")) ?? [{ id: group.example }] }));
 }

@@ -23,5 +23,6 @@ mod kubernetes_docs;
 mod pages;
 mod pods;
 mod redis;
+mod schema;
 mod server;
 mod worker;

@@ -1,5 +1,6 @@
-//! `gangline server` as a process: what it logs, and TLS.
+//! `gangline server` as a process: what it logs, TLS, and memory.
 
+mod streams;
 mod tls;
 
 use std::path::Path;
@@ -14,7 +15,7 @@ use tokio::process::{Child, ChildStderr};
 /// A running service; dropping it kills it.
 struct Process {
     /// Killed when dropped.
-    _child: Child,
+    child: Child,
     url: String,
     stderr: Lines<BufReader<ChildStderr>>,
 }
@@ -34,11 +35,11 @@ impl Process {
                 break rest.split(',').next().unwrap().to_owned();
             }
         };
-        Self {
-            _child: child,
-            url,
-            stderr,
-        }
+        Self { child, url, stderr }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
     }
 }
 

@@ -105,6 +105,52 @@ async fn a_token_that_may_only_look_sees_no_action() {
             .await;
         page.until_there_are(redrives, "[data-is=dead] > button:not([hidden])")
             .await;
+        page.until_there_are(redrives, "[data-is=redrive-these]:not([hidden])")
+            .await;
         page.close().await;
     }
+}
+
+#[tokio::test]
+async fn dead_items_are_grouped_however_many_and_redriven_by_their_kind() {
+    if browser::is_missing() {
+        return;
+    }
+    let server = TestServer::start().await;
+    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
+    let payloads: Vec<_> = (1..=150).map(|number| json!(number)).collect();
+    queue.push(&payloads).await;
+    let alice = queue.open("alice", 150).await;
+    let settles: Vec<_> = alice
+        .items
+        .iter()
+        .enumerate()
+        .map(|(nth, item)| {
+            let error = match nth {
+                0..120 => format!("it's out of memory at {nth}"),
+                _ => "no such file".to_owned(),
+            };
+            json!({"id": item["id"], "lease": item["lease"], "outcome": "dead", "error": error})
+        })
+        .collect();
+    alice.say(json!({"settles": settles})).await.ok();
+    let mut page = open(&server.url, &queue.name, TOKEN).await;
+    // More than the page looks at one by one.
+    page.until_contains("[data-is=dead] details:nth-of-type(1) .how-many", "120")
+        .await;
+    page.until_contains("[data-is=dead] details:nth-of-type(1)", "… and the like")
+        .await;
+    page.until_contains(
+        "[data-is=dead] details:nth-of-type(1)",
+        "and 100 items more",
+    )
+    .await;
+    page.until_contains("[data-is=dead] details:nth-of-type(2) .how-many", "30")
+        .await;
+    let button = "[data-is=dead] details:nth-of-type(1) [data-is=redrive-these]";
+    let line = r"--error 'it'\''s out of memory at 0'";
+    act(&mut page, button, line).await;
+    until_counts(&mut page, &[("dead", 30), ("ready", 120)]).await;
+    page.until_there_are(1, "[data-is=dead] details").await;
+    page.close().await;
 }
