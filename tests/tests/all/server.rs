@@ -1,7 +1,7 @@
 //! `gangline server` as a process: what it logs, TLS, and memory.
 
 mod streams;
-mod tls;
+pub(crate) mod tls;
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use gangline_tests::{Api, server::TOKEN};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr};
+use tokio::process::{Child, ChildStderr, Command};
 
 /// A running service; dropping it kills it.
-struct Process {
+pub(crate) struct Process {
     /// Killed when dropped.
     child: Child,
-    url: String,
+    pub(crate) url: String,
     stderr: Lines<BufReader<ChildStderr>>,
 }
 
@@ -27,6 +27,11 @@ impl Process {
             .args(arguments)
             .arg(format!("--data-dir={}", dir.display()))
             .env("GANGLINE_TOKEN", TOKEN);
+        Self::run(command).await
+    }
+
+    /// Runs a command that is a service, until it says where it listens.
+    pub(crate) async fn run(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let url = loop {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Process;
 
 /// A CA of its own, with one certificate for this machine.
-struct Ca {
+pub(crate) struct Ca {
     dir: PathBuf,
 }
 
@@ -21,7 +21,7 @@ impl Ca {
         clippy::print_stderr,
         reason = "who runs the suite must see what did not run"
     )]
-    fn make(dir: &Path, name: &str) -> Option<Self> {
+    pub(crate) fn make(dir: &Path, name: &str) -> Option<Self> {
         let dir = dir.join(name);
         std::fs::create_dir(&dir).unwrap();
         let openssl = |line: &str| {
@@ -51,7 +51,7 @@ impl Ca {
         Some(Self { dir })
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
 
