@@ -2,6 +2,7 @@
 
 use futures::AsyncReadExt;
 use gangline_controller::api::Pod;
+use k8s_openapi::api::core::v1;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 
@@ -32,9 +33,14 @@ impl Log {
 
     async fn show(&self, restarts: i32) {
         let why = match self.copy(restarts).await {
-            Ok(()) => return,
+            Ok(true) => return,
+            Ok(false) => {
+                self.say_why_not_started().await;
+                return;
+            }
             // A Pod that is deleted takes its log along, and may not even have begun.
             Err(kube::Error::Api(_)) if self.is_leaving().await => return,
+            Err(kube::Error::Api(_)) if self.say_why_not_started().await => return,
             Err(kube::Error::Api(status)) => status.message.clone(),
             Err(error) => error.to_string(),
         };
@@ -44,7 +50,8 @@ impl Log {
         ));
     }
 
-    async fn copy(&self, restarts: i32) -> kube::Result<()> {
+    /// Returns whether there was anything to show.
+    async fn copy(&self, restarts: i32) -> kube::Result<bool> {
         // By its number, which only the local cluster knows: a first restart comes at once.
         let path = format!(
             "{}/{}/log?follow=true&container={}&restartCount={restarts}",
@@ -57,9 +64,11 @@ impl Log {
         let mut text = Box::pin(self.client.request_stream(request).await?);
         let mut lines = Lines::new(self.is_named.then_some(&*self.container));
         let mut chunk = vec![0; 1 << 14];
+        let mut is_shown = false;
         loop {
             let count = text.read(&mut chunk).await;
             let count = count.map_err(kube::Error::ReadEvents)?;
+            is_shown |= count > 0;
             let out = match count {
                 0 => lines.end(),
                 count => lines.take(&chunk[..count]),
@@ -70,9 +79,29 @@ impl Log {
             };
             written.map_err(kube::Error::ReadEvents)?;
             if count == 0 {
-                return Ok(());
+                return Ok(is_shown);
             }
         }
+    }
+
+    /// Says why a container has no log, if it is because its program could not be started.
+    async fn say_why_not_started(&self) -> bool {
+        let why = self.not_started().await;
+        if let Some(why) = &why {
+            output::note(format_args!("gangline: {}: {why}", self.pod));
+        }
+        why.is_some()
+    }
+
+    async fn not_started(&self) -> Option<String> {
+        let pods = Api::<v1::Pod>::namespaced(self.client.clone(), self.pods.namespace()?);
+        let status = pods.get_opt(&self.pod).await.ok()??.status?;
+        let lists = [status.init_container_statuses, status.container_statuses];
+        let mut all = lists.into_iter().flatten().flatten();
+        let own = all.find(|known| known.name == self.container)?;
+        let end = own.state?.terminated?;
+        let reason = end.reason.filter(|reason| reason == "StartError")?;
+        Some(format!("{reason}: {}", end.message?))
     }
 
     async fn is_leaving(&self) -> bool {

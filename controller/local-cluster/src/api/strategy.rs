@@ -78,10 +78,16 @@ pub(crate) fn prepare_create(resource: Resource, new: &mut Value) {
             new["status"] = json!({ "phase": "Active" });
         }
         Resource::Secrets => prepare_secret(new),
+        Resource::Services => {
+            for (key, default) in [("type", "ClusterIP"), ("sessionAffinity", "None")] {
+                if new["spec"][key].is_null() {
+                    new["spec"][key] = default.into();
+                }
+            }
+        }
         Resource::Nodes
         | Resource::Events
         | Resource::ConfigMaps
-        | Resource::Services
         | Resource::ServiceAccounts
         | Resource::Leases => {}
     }

@@ -67,10 +67,13 @@ pub(super) async fn look(max: usize, families: watch::Sender<Arc<Families>>) {
     loop {
         interval.tick().await;
         looks += 1;
+        if families.receiver_count() == 0 {
+            continue;
+        }
         let all = all_tasks();
         // On a machine with many of them, only what comes on top of those that were counted is news.
         let is_news = all >= counted + max / 8 || looks >= LOOKS_MAX;
-        if families.receiver_count() == 0 || all <= max || !is_news {
+        if all <= max || !is_news {
             continue;
         }
         (counted, looks) = (all, 0);

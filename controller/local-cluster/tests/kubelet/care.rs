@@ -27,6 +27,12 @@ fn shell(script: &str) -> Value {
     json!({"exec": {"command": ["sh", "-c", script]}})
 }
 
+/// Ends the Pod, whose program would outlive the test.
+async fn end(world: &World) {
+    world.api.delete("p", 0);
+    world.api.gone("p").await;
+}
+
 fn exit_code(status: &PodStatus) -> i32 {
     main(status)
         .state
@@ -116,6 +122,7 @@ pub(crate) async fn readiness_follows_its_probe() {
     world.api.until("p", is(true, false)).await;
     assert_eq!(world.api.warnings("p")[0].0, "Unhealthy");
     assert_eq!(main(&world.api.running_at_all("p").await).restart_count, 0);
+    end(&world).await;
 }
 
 pub(crate) async fn a_startup_probe_holds_the_others_back() {
@@ -138,6 +145,7 @@ pub(crate) async fn a_startup_probe_holds_the_others_back() {
     let _listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let status = world.api.running("p").await;
     assert_eq!(main(&status).started, Some(true));
+    end(&world).await;
 }
 
 pub(crate) async fn a_failed_liveness_probe_restarts_the_container() {
@@ -187,5 +195,6 @@ pub(crate) async fn a_failed_liveness_probe_restarts_the_container() {
             .ends_with("HTTP probe failed with statuscode: 500"),
         "{warnings:?}"
     );
+    end(&world).await;
     server.abort();
 }

@@ -25,20 +25,17 @@ impl Fence {
     /// Makes a group and joins it; nothing where that cannot be done.
     pub(super) fn join() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let (home, parents) = places(&own)?;
+        let (home, parent) = places(&own)?;
         let name = format!("{PREFIX}{}", std::process::id());
-        parents.iter().find_map(|parent| {
-            sweep(parent);
-            let dir = parent.join(&name);
-            fs::create_dir(&dir).ok()?;
-            let is_in = dir.join(MAX).exists() && fs::write(dir.join(MEMBERS), "0").is_ok();
-            if !is_in {
-                let _ = fs::remove_dir(&dir);
-                return None;
-            }
-            let home = home.clone();
-            Some(Self { dir, home })
-        })
+        sweep(&parent);
+        let dir = parent.join(&name);
+        fs::create_dir(&dir).ok()?;
+        let is_in = dir.join(MAX).exists() && fs::write(dir.join(MEMBERS), "0").is_ok();
+        if !is_in {
+            let _ = fs::remove_dir(&dir);
+            return None;
+        }
+        Some(Self { dir, home })
     }
 
     /// Lets the group have so many processes beside the supervisor.
@@ -54,9 +51,11 @@ impl Drop for Fence {
     }
 }
 
-/// The group that counts this process, and where a new one may be made. In the second version of
-/// control groups it may not be within one that has processes itself, but beside it.
-fn places(own: &str) -> Option<(PathBuf, Vec<PathBuf>)> {
+/// The group that counts this process, and where a new one is made: within it, so that no bound is
+/// left that others have set. In the second version of control groups there may be none within one that
+/// has processes itself, so it is beside the scope of a session, which is there to be ended and not to
+/// bound anything.
+fn places(own: &str) -> Option<(PathBuf, PathBuf)> {
     let find = |controller: &str| {
         own.lines().find_map(|line| {
             let (names, path) = line.split_once(':')?.1.split_once(':')?;
@@ -66,13 +65,13 @@ fn places(own: &str) -> Option<(PathBuf, Vec<PathBuf>)> {
     };
     if let Some(path) = find("pids") {
         let home = Path::new(GROUPS).join("pids").join(path);
-        return Some((home.clone(), vec![home]));
+        return Some((home.clone(), home));
     }
     let path = find("")?;
     let home = Path::new(GROUPS).join(path);
-    let beside = home.parent().filter(|_| !path.is_empty());
-    let places = beside.map(Path::to_owned).into_iter().chain([home.clone()]);
-    Some((home.clone(), places.collect()))
+    let beside = home.parent().filter(|_| path.ends_with(".scope"));
+    let parent = beside.unwrap_or(&home).to_owned();
+    Some((home, parent))
 }
 
 /// Removes the groups of supervisors that were killed.
@@ -95,27 +94,23 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(own: &str, home: &str, parents: &[&str]) {
-        let expected = parents.iter().map(PathBuf::from).collect();
-        assert_eq!(places(own), Some((PathBuf::from(home), expected)), "{own}");
+    fn check(own: &str, home: &str, parent: &str) {
+        let expected = (PathBuf::from(home), PathBuf::from(parent));
+        assert_eq!(places(own), Some(expected), "{own}");
     }
 
     #[test]
     fn groups_are_made_where_the_kernel_counts_processes() {
-        check(
-            "4:cpu,cpuacct:/a\n3:pids:/b/c\n0::/\n",
-            "/sys/fs/cgroup/pids/b/c",
-            &["/sys/fs/cgroup/pids/b/c"],
-        );
+        let first = "/sys/fs/cgroup/pids/b/c";
+        check("4:cpu,cpuacct:/a\n3:pids:/b/c\n0::/\n", first, first);
         check(
             "0::/user.slice/one.scope\n",
             "/sys/fs/cgroup/user.slice/one.scope",
-            &[
-                "/sys/fs/cgroup/user.slice",
-                "/sys/fs/cgroup/user.slice/one.scope",
-            ],
+            "/sys/fs/cgroup/user.slice",
         );
-        check("0::/\n", "/sys/fs/cgroup/", &["/sys/fs/cgroup/"]);
+        let service = "/sys/fs/cgroup/system.slice/one.service";
+        check("0::/system.slice/one.service\n", service, service);
+        check("0::/\n", "/sys/fs/cgroup/", "/sys/fs/cgroup/");
         assert_eq!(places("1:cpu:/\n"), None);
     }
 }
