@@ -26,7 +26,8 @@ const WATCH_STEP: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = examples::GET)]
 pub(crate) struct Args {
-    /// queues, jobs, pods, or the workers, items or dead (items) of a queue
+    /// queues, jobs, pods, or the workers, items, dead (items) of a queue, or the errors that these
+    /// died of
     kind: Kind,
     /// Of queues, jobs and pods the one to show, all of them when absent; of workers, items and
     /// dead items their queue
@@ -73,6 +74,7 @@ enum Kind {
     Workers,
     Items,
     Dead,
+    Errors,
 }
 
 impl FromStr for Kind {
@@ -86,9 +88,10 @@ impl FromStr for Kind {
             "workers" | "worker" => Self::Workers,
             "items" | "item" => Self::Items,
             "dead" => Self::Dead,
+            "errors" | "error" => Self::Errors,
             name => {
                 return Err(format!(
-                    "there are queues, jobs, pods, workers, items and dead; \
+                    "there are queues, jobs, pods, workers, items, dead and errors; \
                      a queue of this name is shown by: gangline get queue {name}"
                 ));
             }
@@ -176,6 +179,7 @@ impl Kind {
             Self::Workers => "workers",
             Self::Items => "items",
             Self::Dead => "dead items",
+            Self::Errors => "errors",
         }
     }
 }
@@ -230,6 +234,7 @@ async fn source(args: Args) -> Result<Source, Error> {
         Kind::Workers => queues::What::Workers(queue(name)?),
         Kind::Items => queues::What::Items(queue(name)?, state.map(Into::into), limit),
         Kind::Dead => queues::What::Items(queue(name)?, Some(ItemState::Dead), limit),
+        Kind::Errors => queues::What::Errors(queue(name)?),
     };
     let client = connect.client()?;
     Ok(Source::Queues(queues::Source { client, what }))

@@ -5,7 +5,9 @@ use std::time::Duration;
 use gangline_worker::Client;
 use gangline_worker::protocol::item::ItemView;
 use gangline_worker::protocol::queue::WorkerView;
-use gangline_worker::protocol::{ItemId, ItemState, QueueName, QueueStatus, Timestamp};
+use gangline_worker::protocol::{
+    DeadGroup, DeadItems, ItemId, ItemState, QueueName, QueueStatus, Timestamp,
+};
 
 use crate::commands::table::{NONE, Row, Shape, View, age, columns, json, short};
 use crate::error::Error;
@@ -24,6 +26,8 @@ pub(super) enum What {
     Workers(QueueName),
     /// Items in a state, and how many at most.
     Items(QueueName, Option<ItemState>, u64),
+    /// What the dead items died of.
+    Errors(QueueName),
 }
 
 /// A queue service.
@@ -47,6 +51,7 @@ impl Source {
                 view_of_queues(queues.iter().filter(is_wanted), shape)
             }
             What::Workers(queue) => view_of_workers(&self.client.workers(queue).await?),
+            What::Errors(queue) => view_of_errors(&self.client.dead(queue).await?),
             What::Items(queue, state, limit) => {
                 let items = self.items(queue, *state, *limit).await?;
                 match state {
@@ -177,9 +182,12 @@ fn view_of_workers(workers: &[WorkerView]) -> Result<View, Error> {
     })
 }
 
+fn one_line(text: &str) -> String {
+    text.replace(|letter: char| letter.is_control(), " ")
+}
+
 /// Returns what an item is called, what it holds, and its error, as cells.
 fn texts(item: &ItemView) -> [String; 3] {
-    let one_line = |text: &str| text.replace(|c: char| c.is_control(), " ");
     let key = item.key.as_ref().map(|key| one_line(key.as_str()));
     let payload = item.payload.as_ref().map(|payload| one_line(payload.get()));
     let error = item.error.as_deref().map(one_line);
@@ -221,6 +229,36 @@ fn view_of_items(items: &[ItemView]) -> Result<View, Error> {
             &["PAYLOAD", "ERROR"],
         ),
         rows: items.iter().map(row).collect::<Result<_, Error>>()?,
+        shape: Shape::Many,
+    })
+}
+
+fn view_of_errors(dead: &DeadItems) -> Result<View, Error> {
+    if dead.ungrouped > 0 {
+        output::note(format_args!(
+            "gangline: {} dead items more, of rarer errors, or too many to look at",
+            dead.ungrouped
+        ));
+    }
+    let row = |group: &DeadGroup| {
+        let error = group.error.as_deref().map_or(NONE.into(), one_line);
+        let like = if group.same { "" } else { " (and the like)" };
+        Ok(Row {
+            name: format!("item/{}", group.example),
+            version: format!("{} {:?}", group.count, group.last_at),
+            cells: vec![
+                group.count.to_string(),
+                age(group.first_at),
+                age(group.last_at),
+                group.example.to_string(),
+                format!("{}{like}", error.trim()),
+            ],
+            json: json(group)?,
+        })
+    };
+    Ok(View {
+        columns: columns(&["ITEMS", "FIRST", "LAST", "EXAMPLE", "ERROR"], &[]),
+        rows: dead.groups.iter().map(row).collect::<Result<_, Error>>()?,
         shape: Shape::Many,
     })
 }

@@ -177,6 +177,13 @@ async fn workers_items_and_dead_items_are_those_of_a_queue() {
     ID   KEY   ATTEMPTS   SINCE   ERROR                  PAYLOAD
     1    1:1   1          AGE      exit code 9: no ones   1
     ");
+    let left = service.run("get errors numbers").await;
+    insta::assert_snapshot!(steady(&left.stdout), @r"
+    ITEMS   FIRST   LAST   EXAMPLE   ERROR
+    1       AGE      AGE     1         exit code 9: no ones
+    ");
+    let left = service.run("get errors numbers -o json").await;
+    assert!(left.stdout.contains("\"same\": true"), "{}", left.stdout);
     let left = service.run("get items numbers --state done -o name").await;
     assert_eq!(left.stdout, "item/2\n");
     let left = service.run("get items numbers --limit 1 -o name").await;
