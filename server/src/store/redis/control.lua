@@ -13,8 +13,7 @@ local acts = {}
 
 acts.configure = function()
   if not q.ended then
-    q.settings = settings_at(8)
-    read_settings()
+    configure(settings_at(8))
     return complete('status')
   end
   return complete('over', q.uid)
@@ -55,9 +54,9 @@ acts.cancel = function()
   if why == 'unknown' then return complete('item_not_found') end
   if not item then return show(id) end
   if q.ended then return complete('over', q.uid) end
-  local holder = item.place == IS_LEASED and session_of(item.session)
+  local holder = item.place == PLACE.leased and session_of(item.session)
   -- A fresh item stays in its lane, where it is skipped.
-  if item.place == FRESH then
+  if item.place == PLACE.fresh then
     q.ghosts[item.priority + 1] = q.ghosts[item.priority + 1] + 1
   end
   withdraw(item)
@@ -84,7 +83,7 @@ acts.redrive = function()
   prefetch(ids)
   for _, id in ipairs(ids) do
     local item = find(id)
-    if item and item.place == IS_DEAD then
+    if item and item.place == PLACE.dead then
       withdraw(item)
       item.attempts, item.lost_attempts = 0, 0
       make_ready(item)
@@ -97,7 +96,7 @@ end
 acts.revoke = function()
   local worker, counted = ARGV[6], ARGV[7] == '1'
   local session = session_of_worker(worker)
-  if session then end_session(session, REVOKED, counted) end
+  if session then end_session(session, END.revoked, counted) end
   local revoked_until = tonumber(call('ZSCORE', K.revoked, worker) or 0)
   if session or revoked_until <= now_ms then
     call('ZREMRANGEBYSCORE', K.revoked, '-inf', now_ms)
@@ -123,7 +122,7 @@ local function control()
   end
 
   if act == 'tick' then
-    local due = next_due()
+    local due = next_due(true)
     if not due or due > now_ms then return { delay_of(due), '0', {}, 0, 'ticked' } end
     if q.ended and now_ms >= q.ended.at + S.retention then
       remove()

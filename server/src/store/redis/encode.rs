@@ -1,6 +1,6 @@
 //! What goes into the scripts: items and settles, packed.
 
-use gangline_protocol::limits::{ERROR_BYTES_MAX, PRIORITY_DEFAULT};
+use gangline_protocol::limits::{ERROR_BYTES_MAX, PRIORITY_DEFAULT, SETTLES_MAX};
 use gangline_protocol::{NewItem, QueueSettings, Settle, SettleOutcome, StopOutcome};
 use redis::Cmd;
 
@@ -25,32 +25,105 @@ pub(super) const HAS_TIME_LIMIT: u8 = 32;
 pub(super) const HAS_MAX_ATTEMPTS: u8 = 64;
 pub(super) const HAS_TRACEPARENT: u8 = 128;
 
-/// Packs an item: the hash of its key, its delay, its record.
-pub(super) fn item(item: &NewItem) -> Vec<u8> {
+/// A record that is longer is kept by itself (`INLINE_MAX` in `items.lua`).
+const INLINE_MAX: usize = 512;
+
+/// Items that come together, at most: their number and their offsets have two bytes.
+const TOGETHER_MAX: usize = 1_024;
+
+/// Adds items (`pushed_at` in `items.lua`): those without key and delay that begin alike come
+/// together. Returns how many arguments that made.
+pub(super) fn items(cmd: &mut Cmd, items: &[NewItem]) -> usize {
+    let (mut arguments, mut packed) = (0, Vec::new());
+    let mut together = Together::default();
+    for item in items {
+        packed.clear();
+        let record = record(&mut packed, item);
+        let delay_ms = item.delay_ms.unwrap_or(0);
+        if item.key.is_none() && delay_ms == 0 && packed.len() <= INLINE_MAX {
+            if !together.takes(record) {
+                arguments += together.add_to(cmd);
+            }
+            together.take(&packed);
+            continue;
+        }
+        arguments += together.add_to(cmd) + 1;
+        let mut single = Vec::with_capacity(packed.len() + 23);
+        match &item.key {
+            Some(key) => {
+                single.push(2);
+                single.extend_from_slice(&key_hash(key));
+            }
+            None => single.push(1),
+        }
+        single.extend_from_slice(&six_bytes(delay_ms));
+        single.extend_from_slice(&packed);
+        cmd.arg(single);
+    }
+    arguments + together.add_to(cmd)
+}
+
+/// Items that come together.
+#[derive(Default)]
+struct Together {
+    first_byte: u8,
+    count: usize,
+    offsets: Vec<u8>,
+    records: Vec<u8>,
+}
+
+impl Together {
+    fn takes(&self, first_byte: u8) -> bool {
+        self.count == 0 || (self.first_byte == first_byte && self.count < TOGETHER_MAX)
+    }
+
+    fn take(&mut self, record: &[u8]) {
+        if self.count == 0 {
+            self.first_byte = record[0];
+        }
+        self.count += 1;
+        self.records.extend_from_slice(record);
+        self.offsets
+            .extend_from_slice(&low_bytes(self.records.len()));
+    }
+
+    /// Adds them as one argument, if there are any, and begins anew; returns how many arguments.
+    fn add_to(&mut self, cmd: &mut Cmd) -> usize {
+        if self.count == 0 {
+            return 0;
+        }
+        let mut argument = Vec::with_capacity(5 + self.offsets.len() + self.records.len());
+        argument.push(0);
+        argument.extend_from_slice(&low_bytes(self.count));
+        argument.extend_from_slice(&[0, 0]);
+        argument.extend_from_slice(&self.offsets);
+        argument.extend_from_slice(&self.records);
+        cmd.arg(argument);
+        self.count = 0;
+        self.offsets.clear();
+        self.records.clear();
+        1
+    }
+}
+
+/// Packs an item's record; returns its first byte.
+fn record(packed: &mut Vec<u8>, item: &NewItem) -> u8 {
     let NewItem {
         payload,
         key,
         priority,
-        delay_ms,
+        delay_ms: _,
         time_limit_ms,
         max_attempts,
         traceparent,
     } = item;
-    let payload = payload.get().as_bytes();
-    let mut packed = Vec::with_capacity(payload.len() + 64);
-    packed.push(u8::from(key.is_some()));
-    if let Some(key) = key {
-        packed.extend_from_slice(&key_hash(key));
-    }
-    packed.extend_from_slice(&six_bytes(delay_ms.unwrap_or(0)));
     let flag = |given: bool, flag: u8| if given { flag } else { 0 };
-    packed.push(
-        priority.unwrap_or(PRIORITY_DEFAULT)
-            | flag(key.is_some(), HAS_KEY)
-            | flag(time_limit_ms.is_some(), HAS_TIME_LIMIT)
-            | flag(max_attempts.is_some(), HAS_MAX_ATTEMPTS)
-            | flag(traceparent.is_some(), HAS_TRACEPARENT),
-    );
+    let first_byte = priority.unwrap_or(PRIORITY_DEFAULT)
+        | flag(key.is_some(), HAS_KEY)
+        | flag(time_limit_ms.is_some(), HAS_TIME_LIMIT)
+        | flag(max_attempts.is_some(), HAS_MAX_ATTEMPTS)
+        | flag(traceparent.is_some(), HAS_TRACEPARENT);
+    packed.push(first_byte);
     if let Some(limit) = time_limit_ms {
         packed.extend_from_slice(&six_bytes(*limit));
     }
@@ -58,32 +131,115 @@ pub(super) fn item(item: &NewItem) -> Vec<u8> {
         packed.extend_from_slice(&max.to_be_bytes());
     }
     if let Some(key) = key {
-        let bytes = u16::try_from(key.as_str().len()).expect("a key has at most 512 bytes");
-        packed.extend_from_slice(&bytes.to_be_bytes());
+        packed.extend_from_slice(&low_bytes(key.as_str().len()));
         packed.extend_from_slice(key.as_str().as_bytes());
     }
     if let Some(trace) = traceparent {
         packed.push(u8::try_from(trace.len()).expect("a traceparent has at most 64 bytes"));
         packed.extend_from_slice(trace.as_bytes());
     }
-    packed.extend_from_slice(payload);
-    packed
+    packed.extend_from_slice(payload.get().as_bytes());
+    first_byte
+}
+
+/// Adds settles: runs of them, and those that are in none.
+pub(super) fn settles(cmd: &mut Cmd, settles: &[Settle]) {
+    let mut rest = settles;
+    while let Some(first) = rest.first() {
+        let count = run_of(rest);
+        if count > 0 {
+            settle_run(cmd, &rest[..count]);
+            rest = &rest[count..];
+        } else {
+            settle(cmd, first);
+            rest = &rest[1..];
+        }
+    }
+}
+
+/// Counts what [`settles`] adds: runs, and settles by themselves.
+pub(super) fn count_settles(settles: &[Settle]) -> usize {
+    let (mut rest, mut count) = (settles, 0);
+    while !rest.is_empty() {
+        rest = &rest[run_of(rest).max(1)..];
+        count += 1;
+    }
+    count
+}
+
+/// What marks a run (`RUN_OF` in `exchange.lua`).
+const RUN: u8 = 255;
+
+/// Returns how many settles from the first one on are a run: `done`, with nothing besides, of
+/// consecutive items with one lease.
+fn run_of(settles: &[Settle]) -> usize {
+    let is_plain = |settle: &Settle| {
+        let Settle {
+            id,
+            lease: _,
+            outcome,
+            result: _,
+            error: _,
+            delay_ms: _,
+            spawn,
+            stop,
+        } = settle;
+        *outcome == SettleOutcome::Done && spawn.is_empty() && stop.is_none() && id.0 < 1 << 47
+    };
+    let Some(first) = settles.first() else {
+        return 0;
+    };
+    settles
+        .iter()
+        .take(SETTLES_MAX)
+        .zip(first.id.0..=u64::MAX)
+        .take_while(|(settle, id)| {
+            settle.id.0 == *id && settle.lease == first.lease && is_plain(settle)
+        })
+        .count()
+}
+
+fn settle_run(cmd: &mut Cmd, run: &[Settle]) {
+    let first = &run[0];
+    let mut fixed = Vec::with_capacity(17 + 32 * (run.len() + 1));
+    fixed.push(RUN);
+    fixed.extend_from_slice(&low_bytes(run.len()));
+    fixed.extend_from_slice(&six_bytes(first.id.0));
+    fixed.extend_from_slice(&exact(first.lease.0).to_be_bytes());
+    let sum_at = fixed.len();
+    fixed.extend_from_slice(&[0; 32]);
+    let (mut sum, mut lengths, mut results) = (Digest::default(), Vec::new(), String::new());
+    for settle in run {
+        let result = result_text(settle);
+        let hash = Digest::of(settle.id, result);
+        sum.add_hash(hash);
+        fixed.extend_from_slice(&hash);
+        let length = u32::try_from(result.len()).expect("a result has at most 1 MiB");
+        lengths.extend_from_slice(&length.to_be_bytes());
+        results.push_str(result);
+    }
+    fixed[sum_at..sum_at + 32].copy_from_slice(sum.bytes());
+    cmd.arg(fixed).arg(lengths).arg(results);
+}
+
+fn result_text(settle: &Settle) -> &str {
+    settle.result.as_ref().map_or("null", |result| result.get())
 }
 
 /// Adds a settle: its fixed part, its result or error, what it spawns.
-pub(super) fn settle(cmd: &mut Cmd, settle: &Settle) {
+fn settle(cmd: &mut Cmd, settle: &Settle) {
     let Settle {
         id,
         lease,
         outcome,
-        result,
+        result: _,
         error,
         delay_ms,
         spawn,
         stop,
     } = settle;
     let text = match outcome {
-        SettleOutcome::Done => Some(result.as_ref().map_or("null", |result| result.get()).into()),
+        SettleOutcome::Done => Some(result_text(settle).into()),
         SettleOutcome::Retry | SettleOutcome::Dead => {
             error.clone().map(|error| cut_front(error, ERROR_BYTES_MAX))
         }
@@ -102,8 +258,8 @@ pub(super) fn settle(cmd: &mut Cmd, settle: &Settle) {
         Some(StopOutcome::Failure) => 2,
     });
     fixed.push(u8::from(delay_ms.is_some()) | u8::from(text.is_some()) << 1);
-    let count = u16::try_from(spawn.len()).expect("a settle spawns at most 1,024 items");
-    fixed.extend_from_slice(&count.to_be_bytes());
+    let mut spawned = Cmd::new();
+    fixed.extend_from_slice(&low_bytes(items(&mut spawned, spawn)));
     fixed.extend_from_slice(&six_bytes(if exact(id.0) < 1 << 48 {
         exact(id.0)
     } else {
@@ -116,9 +272,17 @@ pub(super) fn settle(cmd: &mut Cmd, settle: &Settle) {
         _ => fixed.extend_from_slice(&[0; 32]),
     }
     cmd.arg(fixed).arg(text.as_deref().unwrap_or(""));
-    for new in spawn {
-        cmd.arg(item(new));
+    for argument in spawned.args_iter() {
+        if let redis::Arg::Simple(argument) = argument {
+            cmd.arg(argument);
+        }
     }
+}
+
+/// The two low bytes of a number.
+fn low_bytes(number: usize) -> [u8; 2] {
+    let [.., high, low] = number.to_be_bytes();
+    [high, low]
 }
 
 /// Adds settings, as the scripts keep them.

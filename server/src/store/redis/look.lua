@@ -32,7 +32,7 @@ local function look()
   if not q then return { 'not_found' } end
 
   if what == 'status' then
-    local due = next_due()
+    local due = next_due(true)
     return { 'status', view(q), delay_of(due), digits(leasable()) }
   end
 
@@ -59,9 +59,7 @@ local function look()
     if count == 0 then return { 'items', rows, digits(q.len), 1 } end
     if state == 'leased' and count <= HELD_AT_ONCE then
       -- What is leased is held by a session; there is no need to look at the rest.
-      local held = call('ZRANGE', K.holds, 0, -1)
-      for at = 1, #held do held[at] = tonumber(held[at]) end
-      table.sort(held)
+      local held = all_held(HELD_AT_ONCE)
       for _, found in ipairs(held) do
         if found > after then
           if #rows == min(wanted, looks) then return { 'items', rows, digits(id), 0 } end
@@ -117,7 +115,7 @@ local function look()
     prefetch(ids)
     for _, id in ipairs(ids) do
       local item = find(id)
-      if item and item.place == IS_DEAD then
+      if item and item.place == PLACE.dead then
         rows[#rows + 1] = id
         rows[#rows + 1] = record(id)
       end
@@ -126,14 +124,13 @@ local function look()
   end
 
   if what == 'explain' then
-    local due, held, rows = false, {}, {}
+    local due, held, rows, took = false, {}, {}, {}
+    for at = 1, #q.took, 4 do took[#took + 1] = parse('>I4', q.took, at) end
     if q.counts[DELAYED] > 0 then
       due = tonumber(call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
     end
     if q.counts[LEASED] > 0 then
-      held = call('ZRANGE', K.holds, 0, tonumber(ARGV[7]) - 1)
-      for at = 1, #held do held[at] = tonumber(held[at]) end
-      prefetch(held)
+      held = all_held(tonumber(ARGV[7]))
       table.sort(held, function(one, other)
         local a, b = items[one].leased, items[other].leased
         return a < b or a == b and one < other
@@ -146,7 +143,7 @@ local function look()
         worker_of(item.session), item.leased }
     end
     local only_alone = q.alone > 0 and q.alone == q.counts[READY] and 1 or 0
-    return { 'explain', now_ms, view(q), due, q.took, only_alone, q.bytes, rows }
+    return { 'explain', now_ms, view(q), due, took, only_alone, q.bytes, rows }
   end
 
   -- One worker: whether it had a session, -1 when that is not known any more; and its session.
@@ -154,7 +151,7 @@ local function look()
     local session = session_of_worker(ARGV[6])
     if session then return { 'worker', 1, { session_row(session) } } end
     if call('ZSCORE', K.remembered, ARGV[6]) then return { 'worker', 1, {} } end
-    return { 'worker', call('ZCARD', K.remembered) < REMEMBERED_MAX and 0 or -1, {} }
+    return { 'worker', call('ZCARD', K.remembered) < MOST.remembered and 0 or -1, {} }
   end
 end
 

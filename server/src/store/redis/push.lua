@@ -51,17 +51,14 @@ local function push()
   end
   begin()
 
-  local entries = {}
-  for at = FIRST_ITEM, #ARGV do entries[#entries + 1] = ARGV[at] end
-  local pushed, fresh, duplicates = sort_out(entries)
-  if #fresh.records > 0 then
+  local pushed, fresh, duplicates, added = sort_out(FIRST_ITEM, #ARGV)
+  if #fresh > 0 then
     if q.ended then return complete('over', q.uid, view(q)) end
     if q.sealed then return complete('sealed') end
     add(fresh)
   end
   if seal and not q.ended then q.sealed = true end
   local sealed = q.sealed and 1 or 0
-  local added = #entries - duplicates
   if part ~= '' then
     local taken = {
       kind = part, hash = hash, uid = q.uid, sealed = sealed, at = now_ms,

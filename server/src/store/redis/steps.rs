@@ -218,9 +218,7 @@ impl Inner {
                 .arg(u8::from(*last)),
         };
         encode::settings(&mut cmd, &QueueSettings::default());
-        for item in items {
-            cmd.arg(encode::item(item));
-        }
+        encode::items(&mut cmd, items);
         let (tag, mut fields) = self.step(queue, &cmd).await?;
         let key = || batch.as_ref().map_or("".into(), |batch| batch.key.clone());
         match tag.as_str() {
@@ -319,13 +317,11 @@ fn add_exchange(cmd: &mut Cmd, request: &ExchangeRequest, random: u64) {
     };
     cmd.arg(u8::from(*leave))
         .arg(started.len())
-        .arg(settles.len());
+        .arg(encode::count_settles(settles));
     for id in started {
         cmd.arg(exact(id.0));
     }
-    for settle in settles {
-        encode::settle(cmd, settle);
-    }
+    encode::settles(cmd, settles);
 }
 
 /// Reads the certificate behind a refusal: of the queue, or of one that is gone.
