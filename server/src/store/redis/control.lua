@@ -60,7 +60,7 @@ acts.cancel = function()
     q.ghosts[item.priority + 1] = q.ghosts[item.priority + 1] + 1
   end
   withdraw(item)
-  set_end(id, item, END_CANCELLED)
+  set_end(id, item, CANCELLED_END)
   q.counts[CANCELLED] = q.counts[CANCELLED] + 1
   if holder then
     set_lost(holder, id, true)

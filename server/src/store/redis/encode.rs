@@ -170,6 +170,9 @@ pub(super) fn count_settles(settles: &[Settle]) -> usize {
 /// What marks a run (`RUN_OF` in `exchange.lua`).
 const RUN: u8 = 255;
 
+/// Results of a run are kept together: one that is looked at should not drag many bytes along.
+const RUN_BYTES_MAX: usize = 16 << 10;
+
 /// Returns how many settles from the first one on are a run: `done`, with nothing besides, of
 /// consecutive items with one lease.
 fn run_of(settles: &[Settle]) -> usize {
@@ -189,12 +192,15 @@ fn run_of(settles: &[Settle]) -> usize {
     let Some(first) = settles.first() else {
         return 0;
     };
+    let mut bytes = 0;
     settles
         .iter()
         .take(SETTLES_MAX)
         .zip(first.id.0..=u64::MAX)
         .take_while(|(settle, id)| {
-            settle.id.0 == *id && settle.lease == first.lease && is_plain(settle)
+            let fits = bytes < RUN_BYTES_MAX;
+            bytes += result_text(settle).len();
+            fits && settle.id.0 == *id && settle.lease == first.lease && is_plain(settle)
         })
         .count()
 }

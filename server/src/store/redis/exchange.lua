@@ -33,6 +33,9 @@ local SETTLE_BYTES = 25
 local RUN, RUN_OF = '>BI2I6I8', 255
 local RUN_BYTES = 17
 local TOOK_ROWS = 32
+local NO_KEY = '\255\255'
+-- After so many results, or bytes of them, it is noted how many came before.
+local MARK = { results = 256, bytes = 65536 }
 
 -- The settle whose fixed part stands at this argument.
 local function settle_at(at)
@@ -58,38 +61,55 @@ local function judge(settle)
   return STATUS.stale
 end
 
--- The key of an item as it stands before its result; `item` says whether it may have one.
-local function key_before_result(id, item)
-  if not item.key then return '\0\0\0' end
+-- The key of an item as it stands before its result.
+local function key_before_result(id)
   local text = record(id)
   local first, at = byte(text), 2
-  if band(first, HAS.key) == 0 then return '\0\0\0' end
+  if band(first, HAS.key) == 0 then return NO_KEY end
   -- The key stands behind the fixed fields of the record.
   if band(first, HAS.time_limit) > 0 then at = at + 6 end
   if band(first, HAS.max_attempts) > 0 then at = at + 2 end
-  return '\1' .. sub(text, at, at + 1 + parse('>I2', text, at))
+  return sub(text, at, at + 1 + parse('>I2', text, at))
 end
 
--- Counts results of items that were leased at the same time; returns what their rows have in common.
-local function count_results(item, count, bytes, sum)
-  local took = max(now_ms - item.leased, 0)
+-- Takes results of consecutive items that were leased alike, and may have keys, as one row; returns
+-- how they ended.
+local function record_results(first, count, like, sum, lengths, text)
+  local took = max(now_ms - like.leased, 0)
   local _, digits_of_it = math.frexp(took)
-  local row, rows = min(digits_of_it, TOOK_ROWS - 1), q.took
-  if #rows <= 4 * row then rows = rows .. rep('\0', 4 * row + 4 - #rows) end
-  q.took = sub(rows, 1, 4 * row) .. pack('>I4', parse('>I4', rows, 4 * row + 1) + count)
-    .. sub(rows, 4 * row + 5)
+  local at, tooks = 4 * min(digits_of_it, TOOK_ROWS - 1), q.took
+  if #tooks <= at then tooks = tooks .. rep('\0', at + 4 - #tooks) end
+  q.took = sub(tooks, 1, at) .. pack('>I4', parse('>I4', tooks, at + 1) + count)
+    .. sub(tooks, at + 5)
   sums[#sums + 1] = sum
-  q.bytes, q.results = q.bytes + bytes, q.results + count
+  -- From time to time it is noted how many results come before a row.
+  if q.results - q.marked >= MARK.results or q.bytes - q.marked_bytes >= MARK.bytes then
+    later(K.marks, digits(q.rows), q.results)
+    q.marked, q.marked_bytes = q.results, q.bytes
+  end
+  q.bytes, q.results, q.rows = q.bytes + #text, q.results + count, q.rows + 1
   q.counts[DONE] = q.counts[DONE] + count
   q.last_done = now_ms
-  return pack('>I2I6', item.attempt, took)
+  local keys = 0
+  if like.key then
+    local texts, lengths_with_keys, from = {}, {}, 1
+    for n = 1, count do
+      local key, length = key_before_result(first + n - 1), #text
+      if count > 1 then length = parse('>I4', lengths, 4 * n - 3) end
+      texts[n] = key .. sub(text, from, from + length - 1)
+      lengths_with_keys[n] = pack('>I4', #texts[n])
+      if key ~= NO_KEY then keys = 1 end
+      from = from + length
+    end
+    if keys == 1 then text, lengths = table.concat(texts), table.concat(lengths_with_keys) end
+  end
+  new_results[#new_results + 1] = pack('>I2I6I2I6B', count, first, like.attempt, took, keys)
+    .. (count > 1 and lengths or '') .. text
+  return pack('>I4', END_DONE + q.rows)
 end
 
--- Takes a result; `item` says how the item was leased.
 local function record_result(id, item, hash, result)
-  local head = count_results(item, 1, #result, hash)
-  new_results[#new_results + 1] = pack('>I6', id) .. head .. key_before_result(id, item) .. result
-  set_end(id, item, END_DONE + q.results)
+  set_end(id, item, record_results(id, 1, item, hash, nil, result))
 end
 
 -- Adds up what is to come to the digest, limb by limb; the carries come last.
@@ -200,27 +220,19 @@ end
 -- Settles a run of which all share a lease of this session, which lost nothing: what most settles
 -- are. Mirrors `settle_one`.
 local function settle_shared(session, run, parts)
-  local bytes, at, lengths = #run.text, 1, run.lengths
-  local first, before = run.first, q.results
-  local share = { attempt = 1, leased = parts[1].share.leased }
-  local head = count_results(share, run.count, bytes, sub(run.fixed, RUN_BYTES + 1, RUN_BYTES + 32))
+  local share = parts[1].share
+  local like = { attempt = 1, leased = share.leased, key = false }
+  for _, part in ipairs(parts) do like.key = like.key or part.share.kind >= HAS.key end
+  local sum = sub(run.fixed, RUN_BYTES + 1, RUN_BYTES + 32)
+  local ending = record_results(run.first, run.count, like, sum, run.lengths, run.text)
   for _, part in ipairs(parts) do
-    local ends_here, id = {}, part.number * PAGE + part.slot
-    local like = { key = part.share.kind >= HAS.key }
-    for n = id - first, part.number * PAGE + part.last_slot - first do
-      local length = parse('>I4', lengths, 4 * n + 1)
-      new_results[#new_results + 1] = pack('>I6', first + n) .. head
-        .. key_before_result(first + n, like) .. sub(run.text, at, at + length - 1)
-      at = at + length
-      ends_here[#ends_here + 1] = pack('>I4', END_DONE + before + n + 1)
-    end
-    set_ends(part.number, part.slot, part.last_slot, table.concat(ends_here))
+    set_ends(part.number, part.slot, part.last_slot, rep(ending, part.last_slot - part.slot + 1))
     leave_share(part.number, part.share, part.set)
   end
   session.holds = session.holds - run.count
   if session.holds == 0 then session.idle = q.stepped end
   q.counts[LEASED] = q.counts[LEASED] - run.count
-  remember(session, first, run.lease, OUTCOME.done, run.count)
+  remember(session, run.first, run.lease, OUTCOME.done, run.count)
   session.done = session.done + run.count
 end
 

@@ -12,7 +12,7 @@ local floor, min, max, byte, sub, pack, parse, format, rep, band
 local names = {
   'meta', 'pages', 'blobs', 'ends', 'live', 'back', 'alone', 'delayed', 'dead', 'dedupe',
   'sessions', 'expires', 'workers', 'holds', 'answers', 'lost', 'revoked', 'limits', 'ended',
-  'results', 'gone', 'remembered', 'leased',
+  'results', 'gone', 'remembered', 'leased', 'marks',
 }
 local K -- the keys by these names
 
@@ -62,8 +62,8 @@ local unpack_head, pack_head
 do
 -- The head: layout, flags, rows of `took`, numbers; then counts, lanes, the digest, `took`, and
 -- what seldom changes (`cold`).
-local HEAD = '>BBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
-local HEAD_BYTES = 3 + 8 + 18 * 6
+local HEAD = '>BBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
+local HEAD_BYTES = 3 + 8 + 21 * 6
 local COUNTS, LANES = '>I6I6I6I6I6I6I6', '>I6I6I6I6I6I6I6I6I6I6'
 
 -- Reads what seldom changes; what comes of a text is kept, and never changed.
@@ -81,7 +81,7 @@ end
 unpack_head = function(packed)
   local h, layout, flags, rows = {}, nil, nil, nil
   layout, flags, rows, h.lease, h.created, h.back, h.alone, h.blobs, h.len, h.results, h.bytes,
-    h.retried, h.time, h.stepped, h.limits, h.sessions, h.serial, h.endings, h.earliest,
+    h.rows, h.marked, h.marked_bytes, h.retried, h.time, h.stepped, h.limits, h.sessions, h.serial, h.endings, h.earliest,
     h.first_lease, h.last_done, h.idle = parse(HEAD, packed)
   h.sealed, h.paused, h.uncertain = flags % 2 == 1, flags % 4 > 1, flags > 3
   if h.first_lease == 0 then h.first_lease = nil end
@@ -109,7 +109,7 @@ pack_head = function(h)
     uid = h.uid, epoch = h.epoch, settings = h.settings, ended = h.ended,
   }
   return pack(HEAD, LAYOUT, flags, #h.took / 4, h.lease, h.created, h.back, h.alone, h.blobs,
-    h.len, h.results, h.bytes, h.retried, h.time, h.stepped, h.limits, h.sessions, h.serial,
+    h.len, h.results, h.bytes, h.rows, h.marked, h.marked_bytes, h.retried, h.time, h.stepped, h.limits, h.sessions, h.serial,
     h.endings, h.earliest, h.first_lease or 0, h.last_done or 0, h.idle and h.idle + 1 or 0)
     .. pack(COUNTS, unpack(h.counts)) .. pack(LANES, unpack(h.fresh))
     .. pack(LANES, unpack(h.ghosts)) .. h.digest .. h.took .. cold
@@ -256,7 +256,7 @@ local function create(uid, settings)
     -- Entries of the lanes of fresh items, and how many of those are cancelled, a lane each.
     fresh = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 },
     back = 0, alone = 0, blobs = 0,
-    len = 0, results = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
+    len = 0, results = 0, rows = 0, marked = 0, marked_bytes = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
     sessions = 0, serial = 0, endings = 0,
     -- No session ends before this queue time.
     earliest = 0,

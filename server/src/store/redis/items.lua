@@ -8,7 +8,7 @@ local INLINE_MAX = 512
 local PAGE_HEAD = 1 + 2 * (PAGE + 1)
 -- The low bits of a record's first byte are its priority; in a page they have another meaning.
 local HAS = { blob = 1, key = 16, time_limit = 32, max_attempts = 64 }
-local NO_END, NO_ENDS = '\0\0\0\0', nil
+local NO_END, CANCELLED_END, NO_ENDS = '\0\0\0\0', '\255\255\255\255', nil
 -- The ends of done items have the highest bit set, so that no four bytes are nothing by chance.
 local END_DONE, END_CANCELLED = 2147483648, 4294967295
 local NOBODY = '0000000000000000'
@@ -77,7 +77,7 @@ local function ends_of(number)
   return text
 end
 
--- 0 while the item is not settled for good, END_CANCELLED, or END_DONE and its result's place.
+-- 0 while the item is not settled for good, END_CANCELLED, or END_DONE and the row of its result.
 local function end_of(id) return (parse('>I4', ends_of(page_of(id)), (id - 1) % PAGE * 4 + 1)) end
 
 local function new_item(id, text)
@@ -225,7 +225,7 @@ end
 -- Settles an item for good.
 local function set_end(id, item, ending)
   local slot = (id - 1) % PAGE + 1
-  set_ends(page_of(id), slot, slot, pack('>I4', ending))
+  set_ends(page_of(id), slot, slot, ending)
   items[id], changed[id] = nil, nil
   gone_items[id] = item
 end
@@ -704,11 +704,11 @@ end
 -- A look at an item, as the service decodes it (`record.rs`); `worker_of` names the
 -- worker of a session.
 local function item_row(id, worker_of)
-  local item, why, place = find(id)
+  local item, why, row_number = find(id)
   if not item then
     if why == 'unknown' then return nil end
     if why == 'cancelled' then return { id, 'cancelled' } end
-    return { id, 'done', call('LINDEX', K.results, place) }
+    return { id, 'done', call('LINDEX', K.results, row_number) }
   end
   local state = 'dead'
   if item.place ~= PLACE.dead then

@@ -9,9 +9,10 @@
 //! | `meta` | string | the head: layout, flags, numbers, counts, lanes, the digest, how long items took, then as msgpack what seldom changes: uid, settings, how it ended, the `epoch` of the Redis it was on |
 //! | `pages` | hash | page number → what its records have, 33 offsets of `I2` modulo 2¹⁶, then the records of 32 consecutive items; dropped when all of them are settled |
 //! | `blobs` | hash | id → record, for records over 512 bytes |
-//! | `ends` | hash | page number → 32 numbers of `I4`: 0, 2³¹ and the place of the result plus one, or 2³²−1 for cancelled |
+//! | `ends` | hash | page number → 32 numbers of `I4`: 0, 2³¹ and the number of the row of the result, or 2³²−1 for cancelled |
 //! | `live` | hash | id → what changes of an item: for items in flight, delayed, dead, or that came back, unless they share a lease |
 //! | `leased` | hash | page number → what its items that were leased fresh have in common, those of a lease and a session together: `I4` which ones, `I8` lease, `I6` when, priority and whether some have keys, whether they run, session |
+//! | `marks` | sorted set | numbers of some rows of results, by how many results come before |
 //! | `fresh:0` … `fresh:9` | list | runs of ids never leased, `first` or `first:count`, a list a priority |
 //! | `back` | sorted set | ready items that came back, by (9 − priority) · 2⁴⁴ + id |
 //! | `alone` | sorted set | ready items whose last attempt must run alone, by (9 − priority) · 2⁴⁴ + id |
@@ -27,7 +28,7 @@
 //! | `revoked` | sorted set | worker names by until when they get no session |
 //! | `limits` | sorted set | leased items by the end of their time limit, in queue time |
 //! | `ended` | sorted set | the last 1,024 sessions that ended and their first calls (`nonce:worker`), by order and cause |
-//! | `results` | list | `I6` id, `I2` attempt, `I6` ms it took, whether it has a key, `I2` length, key, result |
+//! | `results` | list | rows of results of consecutive items with the same attempt and time: `I2` how many, `I6` first id, `I2` attempt, `I6` ms it took, whether there are keys; unless it is one, their lengths of `I4`; then the results, behind `I2` length and key if there are keys (length 2¹⁶−1: none) |
 //! | `gone` | list | heads of deleted queues of this name, newest first; for a week |
 //! | `remembered` | sorted set | workers whose last session has ended, by the order of these ends |
 //! | `batch:KEY` | string | what a push under an `Idempotency-Key` took; for 24 h, whatever becomes of the queue |
@@ -60,7 +61,7 @@ pub(super) const QUEUES: &str = "gangline:{queues}";
 pub(super) const NEWS: &str = "gangline:news";
 
 /// The keys of a queue, in the order in which scripts get them (`names` in `head.lua`).
-const PARTS: [&str; 33] = [
+const PARTS: [&str; 34] = [
     "meta",
     "pages",
     "blobs",
@@ -84,6 +85,7 @@ const PARTS: [&str; 33] = [
     "gone",
     "remembered",
     "leased",
+    "marks",
     "fresh:0",
     "fresh:1",
     "fresh:2",

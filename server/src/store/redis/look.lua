@@ -9,6 +9,8 @@ local COUNT_OF = {
 }
 -- Leased items that are sorted in one look.
 local HELD_AT_ONCE = 2048
+-- Rows of results that are read at once.
+local ROWS_AT_ONCE = 32
 
 local function session_row(session)
   return { session.worker, session.id, session.holds, session.done, session.opened, session.idle }
@@ -84,7 +86,20 @@ local function look()
   if what == 'results' then
     local cursor, wanted = tonumber(ARGV[6]), tonumber(ARGV[7])
     if cursor >= q.results or wanted == 0 then return { 'results', {} } end
-    return { 'results', call('LRANGE', K.results, cursor, cursor + wanted - 1) }
+    -- From the last row of which it is known how many results come before it.
+    local mark = call('ZREVRANGEBYSCORE', K.marks, ARGV[6], '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local row, before, rows = tonumber(mark[1] or 0), tonumber(mark[2] or 0), {}
+    while before < cursor + wanted and row < q.rows do
+      for _, text in ipairs(call('LRANGE', K.results, row, row + ROWS_AT_ONCE - 1)) do
+        local stop = before + parse('>I2', text)
+        if stop > cursor and before < cursor + wanted then
+          rows[#rows + 1], rows[#rows + 2] = max(cursor - before, 0), text
+        end
+        before = stop
+      end
+      row = row + ROWS_AT_ONCE
+    end
+    return { 'results', rows }
   end
 
   if what == 'workers' then
