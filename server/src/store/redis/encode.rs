@@ -28,86 +28,122 @@ pub(super) const HAS_TRACEPARENT: u8 = 128;
 /// A record that is longer is kept by itself (`INLINE_MAX` in `items.lua`).
 const INLINE_MAX: usize = 512;
 
-/// Items that come together, at most: their number and their offsets have two bytes.
-const TOGETHER_MAX: usize = 1_024;
+/// Items of a page (`PAGE` in `items.lua`).
+pub(super) const PAGE: usize = 32;
 
-/// Adds items (`pushed_at` in `items.lua`): those without key and delay that begin alike come
-/// together. Returns how many arguments that made.
-pub(super) fn items(cmd: &mut Cmd, items: &[NewItem]) -> usize {
-    let (mut arguments, mut packed) = (0, Vec::new());
-    let mut together = Together::default();
+/// Forms of groups (`groups_at` in `items.lua`).
+const TOGETHER: u8 = 0;
+const KEYED: u8 = 1;
+const SINGLE: u8 = 2;
+
+/// Adds items as groups, with their shape before them; returns how many arguments that made.
+///
+/// Those without delay that begin alike come together, as a page. A page that begins where one of
+/// the queue's begins is taken as it is: `used` says how many items the last one has, as far as is
+/// known.
+pub(super) fn items(cmd: &mut Cmd, items: &[NewItem], used: usize) -> usize {
+    let mut groups = Groups {
+        room: PAGE - used % PAGE,
+        ..Groups::default()
+    };
+    let mut packed = Vec::new();
     for item in items {
         packed.clear();
-        let record = record(&mut packed, item);
-        let delay_ms = item.delay_ms.unwrap_or(0);
-        if item.key.is_none() && delay_ms == 0 && packed.len() <= INLINE_MAX {
-            if !together.takes(record) {
-                arguments += together.add_to(cmd);
-            }
-            together.take(&packed);
-            continue;
-        }
-        arguments += together.add_to(cmd) + 1;
-        let mut single = Vec::with_capacity(packed.len() + 23);
-        match &item.key {
-            Some(key) => {
-                single.push(2);
-                single.extend_from_slice(&key_hash(key));
-            }
-            None => single.push(1),
-        }
-        single.extend_from_slice(&six_bytes(delay_ms));
-        single.extend_from_slice(&packed);
-        cmd.arg(single);
+        record(&mut packed, item);
+        groups.take(item, &packed);
     }
-    arguments + together.add_to(cmd)
+    groups.close();
+    cmd.arg(groups.shape);
+    for argument in &groups.arguments {
+        cmd.arg(argument);
+    }
+    groups.arguments.len() + 1
 }
 
-/// Items that come together.
+/// Items on their way into pages.
 #[derive(Default)]
-struct Together {
-    first_byte: u8,
-    count: usize,
+struct Groups {
+    shape: Vec<u8>,
+    arguments: Vec<Vec<u8>>,
+    /// How many items fit into the group that is being made.
+    room: usize,
+    count: u8,
+    /// Where the records of the group end, and the records.
     offsets: Vec<u8>,
     records: Vec<u8>,
+    /// The hashes of its keys.
+    hashes: Vec<[u8; 16]>,
 }
 
-impl Together {
-    fn takes(&self, first_byte: u8) -> bool {
-        self.count == 0 || (self.first_byte == first_byte && self.count < TOGETHER_MAX)
-    }
-
-    fn take(&mut self, record: &[u8]) {
-        if self.count == 0 {
-            self.first_byte = record[0];
+impl Groups {
+    fn take(&mut self, item: &NewItem, record: &[u8]) {
+        let hash = item.key.as_ref().map(key_hash);
+        let delay_ms = item.delay_ms.unwrap_or(0);
+        if delay_ms > 0 || record.len() > INLINE_MAX {
+            self.close();
+            self.take_single(hash, delay_ms, record);
+            return;
         }
+        // Of two with the same key only one is new.
+        let is_repeated = hash.is_some_and(|hash| self.hashes.contains(&hash));
+        if self.count > 0 && (self.records[0] != record[0] || is_repeated) {
+            self.close();
+        }
+        self.hashes.extend(hash);
         self.count += 1;
         self.records.extend_from_slice(record);
         self.offsets
             .extend_from_slice(&low_bytes(self.records.len()));
+        if usize::from(self.count) == self.room {
+            self.close();
+        }
     }
 
-    /// Adds them as one argument, if there are any, and begins anew; returns how many arguments.
-    fn add_to(&mut self, cmd: &mut Cmd) -> usize {
+    fn take_single(&mut self, hash: Option<[u8; 16]>, delay_ms: u64, record: &[u8]) {
+        let mut argument = Vec::with_capacity(record.len() + 23);
+        argument.push(u8::from(hash.is_some()));
+        argument.extend(hash.iter().flatten());
+        argument.extend_from_slice(&six_bytes(delay_ms));
+        argument.extend_from_slice(record);
+        self.shape.extend_from_slice(&[SINGLE, 1]);
+        self.arguments.push(argument);
+        self.advance(1);
+    }
+
+    /// Ends the group.
+    fn close(&mut self) {
         if self.count == 0 {
-            return 0;
+            return;
         }
-        let mut argument = Vec::with_capacity(5 + self.offsets.len() + self.records.len());
-        argument.push(0);
-        argument.extend_from_slice(&low_bytes(self.count));
-        argument.extend_from_slice(&[0, 0]);
-        argument.extend_from_slice(&self.offsets);
-        argument.extend_from_slice(&self.records);
-        cmd.arg(argument);
+        let head = 1 + 2 * (PAGE + 1);
+        let mut page = Vec::with_capacity(head + self.records.len());
+        page.push(self.records[0] & !(HAS_KEY - 1));
+        page.extend_from_slice(&[0, 0]);
+        page.append(&mut self.offsets);
+        page.resize(head, 0);
+        page.append(&mut self.records);
+        self.arguments.push(page);
+        let is_keyed = !self.hashes.is_empty();
+        self.shape
+            .extend_from_slice(&[if is_keyed { KEYED } else { TOGETHER }, self.count]);
+        if is_keyed {
+            self.arguments.push(self.hashes.concat());
+            self.hashes.clear();
+        }
+        self.advance(self.count.into());
         self.count = 0;
-        self.offsets.clear();
-        self.records.clear();
-        1
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.room = match self.room - count {
+            0 => PAGE,
+            room => room,
+        };
     }
 }
 
-/// Packs an item's record; returns its first byte.
-fn record(packed: &mut Vec<u8>, item: &NewItem) -> u8 {
+/// Packs an item's record.
+fn record(packed: &mut Vec<u8>, item: &NewItem) {
     let NewItem {
         payload,
         key,
@@ -139,7 +175,6 @@ fn record(packed: &mut Vec<u8>, item: &NewItem) -> u8 {
         packed.extend_from_slice(trace.as_bytes());
     }
     packed.extend_from_slice(payload.get().as_bytes());
-    first_byte
 }
 
 /// Adds settles: runs of them, and those that are in none.
@@ -265,7 +300,11 @@ fn settle(cmd: &mut Cmd, settle: &Settle) {
     });
     fixed.push(u8::from(delay_ms.is_some()) | u8::from(text.is_some()) << 1);
     let mut spawned = Cmd::new();
-    fixed.extend_from_slice(&low_bytes(items(&mut spawned, spawn)));
+    let arguments = match spawn.is_empty() {
+        true => 0,
+        false => items(&mut spawned, spawn, 0),
+    };
+    fixed.extend_from_slice(&low_bytes(arguments));
     fixed.extend_from_slice(&six_bytes(if exact(id.0) < 1 << 48 {
         exact(id.0)
     } else {

@@ -361,10 +361,12 @@ local function wait(reason, retry_ms)
   return { reason, retry_ms or min(until_due, 5000), due }
 end
 
--- Items of a lease: the first id, which attempt it is, offsets if there are several, records.
-local function add_row(rows, id, attempt, offsets, text)
+-- Items of a lease: the first id, which attempt it is, offsets if there are several, how many bytes
+-- stand before the records, records.
+local function add_row(rows, id, attempt, offsets, skipped, text)
   local at = #rows
-  rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = id, attempt, offsets, text
+  rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = id, attempt, offsets, skipped
+  rows[at + 5] = text
 end
 
 -- What is left of the items that the last request got.
@@ -374,7 +376,7 @@ local function repeat_last(session)
     for _, id in ipairs(held_by(session)) do
       local item = items[id]
       if item.lease == session.lease then
-        add_row(rows, id, item.attempt, '', record(id))
+        add_row(rows, id, item.attempt, '', 0, record(id))
       end
     end
   end
@@ -439,14 +441,14 @@ local function lease(session)
       set_lost(session, item.id, nil)
       count = count + 1
       if count <= starting then start_item(item) end
-      add_row(rows, item.id, item.attempt, '', part.text)
+      add_row(rows, item.id, item.attempt, '', 0, part.text)
     else
       local running = min(max(starting - count, 0), part.count)
       share_out(session, part, part.slot, part.slot + running - 1, 1, token)
       share_out(session, part, part.slot + running, part.last_slot, 0, token)
       count = count + part.count
       q.counts[READY] = q.counts[READY] - part.count
-      add_row(rows, part.first, 1, part.offsets, part.text)
+      add_row(rows, part.first, 1, part.offsets, part.skipped, part.text)
     end
   end
   q.counts[LEASED] = q.counts[LEASED] + count

@@ -22,9 +22,10 @@ local READY, DELAYED, LEASED, DONE, DEAD, CANCELLED, ABANDONED = 1, 2, 3, 4, 5, 
 local TOMBSTONES = { max = 64, seconds = 7 * 24 * 3600 }
 local FOREVER = 2 ^ 52
 local LIMBS = '>I4I4I4I4I4I4I4I4'
--- What is kept between calls, of so many queues: names of keys, and what seldom changes.
-local KEPT_MAX = 512
-local kept = { keys = {}, keys_count = 0, cold = {}, cold_count = 0 }
+-- What is kept between calls, each of so many queues: the names of their keys, what seldom changes,
+-- and the heads that the last steps wrote, by their text: who finds that text need not read it.
+local KEPT_MAX = 256
+local kept = { keys = {}, keys_count = 0, cold = {}, cold_count = 0, heads = {}, heads_count = 0 }
 
 local now_us, now_ms, epoch, queue_name, channel
 local q -- the head; nil while there is no such queue
@@ -60,11 +61,11 @@ end
 
 local unpack_head, pack_head
 do
--- The head: layout, flags, rows of `took`, numbers; then counts, lanes, the digest, `took`, and
--- what seldom changes (`cold`).
-local HEAD = '>BBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
-local HEAD_BYTES = 3 + 8 + 21 * 6
-local COUNTS, LANES = '>I6I6I6I6I6I6I6', '>I6I6I6I6I6I6I6I6I6I6'
+-- The head: layout, flags, rows of `took`, lanes that are not empty, numbers; then counts, these
+-- lanes, the digest, `took`, and what seldom changes (`cold`).
+local HEAD = '>BBBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
+local HEAD_BYTES = 4 + 8 + 21 * 6
+local COUNTS = '>I6I6I6I6I6I6I6'
 
 -- Reads what seldom changes; what comes of a text is kept, and never changed.
 local function thaw(cold)
@@ -79,40 +80,49 @@ local function thaw(cold)
 end
 
 unpack_head = function(packed)
-  local h, layout, flags, rows = {}, nil, nil, nil
-  layout, flags, rows, h.lease, h.created, h.back, h.alone, h.blobs, h.len, h.results, h.bytes,
-    h.rows, h.marked, h.marked_bytes, h.retried, h.time, h.stepped, h.limits, h.sessions, h.serial, h.endings, h.earliest,
-    h.first_lease, h.last_done, h.idle = parse(HEAD, packed)
-  h.sealed, h.paused, h.uncertain = flags % 2 == 1, flags % 4 > 1, flags > 3
-  if h.first_lease == 0 then h.first_lease = nil end
-  if h.last_done == 0 then h.last_done = nil end
-  h.idle = h.idle > 0 and h.idle - 1 or nil
+  local _, flags, rows, lanes, lease, created, back, alone, blobs, len, results, bytes, result_rows,
+    marked, marked_bytes, retried, time, stepped, limits, sessions, serial, endings, earliest,
+    first_lease, last_done, idle = parse(HEAD, packed)
   local at = HEAD_BYTES + 1
-  h.counts = { parse(COUNTS, packed, at) }
-  h.counts[8] = nil
-  h.fresh = { parse(LANES, packed, at + 42) }
-  h.fresh[11] = nil
-  h.ghosts = { parse(LANES, packed, at + 102) }
-  h.ghosts[11] = nil
-  at = at + 162
-  h.digest, h.took = sub(packed, at, at + 31), sub(packed, at + 32, at + 31 + 4 * rows)
-  h.cold = sub(packed, at + 32 + 4 * rows)
-  local cold = thaw(h.cold)
-  h.uid, h.epoch, h.settings, h.ended, h.numbers =
-    cold.uid, cold.epoch, cold.settings, cold.ended, cold.numbers
-  return h
+  local counts = { parse(COUNTS, packed, at) }
+  counts[8], at = nil, at + 42
+  local fresh, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  for from = at, at + 13 * lanes - 1, 13 do
+    local lane = byte(packed, from)
+    fresh[lane], ghosts[lane] = parse('>I6I6', packed, from + 1)
+  end
+  at = at + 13 * lanes
+  local frozen = sub(packed, at + 32 + 4 * rows)
+  local cold = thaw(frozen)
+  return {
+    lease = lease, created = created, back = back, alone = alone, blobs = blobs, len = len,
+    results = results, bytes = bytes, rows = result_rows, marked = marked,
+    marked_bytes = marked_bytes, retried = retried, time = time, stepped = stepped,
+    limits = limits, sessions = sessions, serial = serial, endings = endings, earliest = earliest,
+    first_lease = first_lease > 0 and first_lease or nil,
+    last_done = last_done > 0 and last_done or nil, idle = idle > 0 and idle - 1 or nil,
+    sealed = flags % 2 == 1, paused = flags % 4 > 1, uncertain = flags > 3,
+    counts = counts, fresh = fresh, ghosts = ghosts,
+    digest = sub(packed, at, at + 31), took = sub(packed, at + 32, at + 31 + 4 * rows),
+    cold = frozen, uid = cold.uid, epoch = cold.epoch, settings = cold.settings,
+    ended = cold.ended, numbers = cold.numbers,
+  }
 end
 
 pack_head = function(h)
   local flags = (h.sealed and 1 or 0) + (h.paused and 2 or 0) + (h.uncertain and 4 or 0)
-  local cold = h.cold or cmsgpack.pack{
+  local lanes, fresh, ghosts = '', h.fresh, h.ghosts
+  for lane = 1, 10 do
+    if fresh[lane] > 0 then lanes = lanes .. pack('>BI6I6', lane, fresh[lane], ghosts[lane]) end
+  end
+  h.cold = h.cold or cmsgpack.pack{
     uid = h.uid, epoch = h.epoch, settings = h.settings, ended = h.ended,
   }
-  return pack(HEAD, LAYOUT, flags, #h.took / 4, h.lease, h.created, h.back, h.alone, h.blobs,
-    h.len, h.results, h.bytes, h.rows, h.marked, h.marked_bytes, h.retried, h.time, h.stepped, h.limits, h.sessions, h.serial,
-    h.endings, h.earliest, h.first_lease or 0, h.last_done or 0, h.idle and h.idle + 1 or 0)
-    .. pack(COUNTS, unpack(h.counts)) .. pack(LANES, unpack(h.fresh))
-    .. pack(LANES, unpack(h.ghosts)) .. h.digest .. h.took .. cold
+  return pack(HEAD, LAYOUT, flags, #h.took / 4, #lanes / 13, h.lease, h.created, h.back, h.alone,
+    h.blobs, h.len, h.results, h.bytes, h.rows, h.marked, h.marked_bytes, h.retried, h.time,
+    h.stepped, h.limits, h.sessions, h.serial, h.endings, h.earliest, h.first_lease or 0,
+    h.last_done or 0, h.idle and h.idle + 1 or 0)
+    .. pack(COUNTS, unpack(h.counts)) .. lanes .. h.digest .. h.took .. h.cold
 end
 end
 
@@ -159,7 +169,13 @@ local function run(act, keys, arguments)
       return redis.error_reply('LAYOUT queue ' .. queue_name .. ' has stored layout '
         .. tostring(other_layout(head)) .. ', and this service knows ' .. LAYOUT)
     end
-    q = unpack_head(head)
+    q = kept.heads[head]
+    if q then
+      -- What fails half-way must not leave its changes to the next step.
+      kept.heads[head], kept.heads_count = nil, kept.heads_count - 1
+    else
+      q = unpack_head(head)
+    end
     S = q.numbers
   end
   return act()
@@ -348,7 +364,10 @@ local function complete(tag, ...)
   complete_sessions()
   local due = next_due()
   for key in pairs(pending) do write_pending(key) end
-  call('SET', K.meta, pack_head(q))
+  local head = pack_head(q)
+  call('SET', K.meta, head)
+  if kept.heads_count >= KEPT_MAX then kept.heads, kept.heads_count = {}, 0 end
+  kept.heads[head], kept.heads_count = q, kept.heads_count + 1
   publish(more, over)
   return { delay_of(due), more, news, over and 1 or 0, tag, ... }
 end

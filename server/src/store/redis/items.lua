@@ -3,8 +3,7 @@
 
 local PAGE = 32
 local INLINE_MAX = 512
--- A page: what its records have (`HAS`), 33 offsets modulo 2^16, the first one of which is
--- where the records begin, and the records.
+-- A page: what its records have (`HAS`), 33 offsets, of which the first is 0, and the records.
 local PAGE_HEAD = 1 + 2 * (PAGE + 1)
 -- The low bits of a record's first byte are its priority; in a page they have another meaning.
 local HAS = { blob = 1, key = 16, time_limit = 32, max_attempts = 64 }
@@ -45,9 +44,8 @@ end
 
 -- Where the records of some consecutive items of a page begin and end.
 local function bounds(text, first_slot, last_slot)
-  local base = parse('>I2', text, 2)
-  local from, to = parse('>I2', text, 2 * first_slot), parse('>I2', text, 2 * last_slot + 2)
-  return PAGE_HEAD + 1 + (from - base) % 65536, PAGE_HEAD + (to - base) % 65536
+  return PAGE_HEAD + 1 + parse('>I2', text, 2 * first_slot),
+    PAGE_HEAD + parse('>I2', text, 2 * last_slot + 2)
 end
 
 -- The record of an item as it was pushed.
@@ -100,15 +98,15 @@ local LIVE = '>BBBI2I2I2I2I8I6I6I6I6I6c16'
 local LIVE_BYTES = 11 + 8 + 30 + 16
 
 unpack_item = function(id, packed)
-  local item = { id = id, stored = true }
-  local flags
-  item.place, item.priority, flags, item.attempts, item.attempt, item.lost_attempts, item.max,
-    item.lease, item.leased, item.due, item.deadline, item.dead, item.limit, item.session =
-    parse(LIVE, packed)
-  item.started, item.lost = flags % 2 == 1, floor(flags / 2) % 2 == 1
-  item.key = floor(flags / 4) % 2 == 1
-  if floor(flags / 8) % 2 == 1 then item.error = sub(packed, LIVE_BYTES + 1) end
-  return item
+  local place, priority, flags, attempts, attempt, lost_attempts, most, lease, leased, due,
+    deadline, dead, limit, session = parse(LIVE, packed)
+  return {
+    id = id, stored = true, place = place, priority = priority, attempts = attempts,
+    attempt = attempt, lost_attempts = lost_attempts, max = most, lease = lease, leased = leased,
+    due = due, deadline = deadline, dead = dead, limit = limit, session = session,
+    started = flags % 2 == 1, lost = flags % 4 > 1, key = flags % 8 > 3,
+    error = flags > 7 and sub(packed, LIVE_BYTES + 1) or nil,
+  }
 end
 
 pack_item = function(item)
@@ -142,10 +140,10 @@ local SHARE_BYTES = 4 + 8 + 6 + 2 + 16
 unpack_shares = function(packed)
   local list = {}
   for at = 1, packed and #packed or 0, SHARE_BYTES do
-    local share = {}
-    share.set, share.lease, share.leased, share.kind, share.started, share.session =
-      parse(SHARE, packed, at)
-    list[#list + 1] = share
+    local set, lease, leased, kind, started, session = parse(SHARE, packed, at)
+    list[#list + 1] = {
+      set = set, lease = lease, leased = leased, kind = kind, started = started, session = session,
+    }
   end
   return list
 end
@@ -399,10 +397,13 @@ take_fresh = function(priority, wanted, taken, budget)
         last = min(last, id + wanted - 1)
         local slot, last_slot = id - number * PAGE, last - number * PAGE
         local from, to = bounds(text, slot, last_slot)
+        -- A copy takes longer than to send a few bytes more.
+        local is_most = 2 * (to - from) > #text
         taken[#taken + 1] = {
           first = id, count = last - id + 1, number = number, slot = slot, last_slot = last_slot,
-          kind = band(byte(text), HAS.key) + priority,
-          offsets = sub(text, 2 * slot, 2 * last_slot + 3), text = sub(text, from, to),
+          kind = band(byte(text), HAS.key) + priority, skipped = is_most and from - 1 or 0,
+          offsets = sub(text, 2 * slot, 2 * last_slot + 3),
+          text = is_most and text or sub(text, from, to),
         }
         wanted, budget.bytes = wanted - (last - id + 1), budget.bytes - (to - from + 1)
         id = last + 1
@@ -488,48 +489,85 @@ end
 
 local sort_out
 do
--- What comes with a push: items that have nothing of their own and the same first byte come
--- together, as 0, how many, their offsets and records; one with a delay alone as 1, delay, record;
--- one with a key as 2, the hash of the key, delay, record.
-local function pushed_at(at)
-  local text = ARGV[at]
-  local form = byte(text)
-  if form == 0 then
-    local count = parse('>I2', text, 2)
-    local records = 2 * count + 6
-    return { count = count, offsets = sub(text, 4, records - 1), text = sub(text, records) }
-  end
+-- What comes with a push. The first argument has two bytes for each group that follows: its form,
+-- and how many items it has. TOGETHER: up to a page of those that have the same first byte, neither
+-- key nor delay, as a page. KEYED: the same with keys, and one more argument with their hashes.
+-- SINGLE: any item, as whether it has a key, the hash of it, delay, record.
+local TOGETHER, KEYED, SINGLE = 0, 1, 2
+
+local function single_at(text)
   local hash, from = nil, 2
-  if form == 2 then hash, from = sub(text, 2, 17), 18 end
+  if byte(text) == 1 then hash, from = sub(text, 2, 17), 18 end
   local delay = parse('>I6', text, from)
-  return { count = 1, text = sub(text, from + 6), hash = hash, delay = delay > 0 and delay or nil }
+  return {
+    count = 1, record = sub(text, from + 6), hashes = hash and { hash },
+    delay = delay > 0 and delay or nil,
+  }
+end
+
+local function keyed_at(text, hashes, count)
+  local group = { count = count, page = text, hashes = {} }
+  for n = 1, count do group.hashes[n] = sub(hashes, 16 * n - 15, 16 * n) end
+  return group
+end
+
+-- One of the items that come together.
+local function one_of(group, n)
+  local from, to = bounds(group.page, n, n)
+  return { count = 1, record = sub(group.page, from, to), hashes = { group.hashes[n] } }
+end
+
+local function groups_at(first, last)
+  local groups, at, shape = {}, first + 1, first <= last and ARGV[first] or ''
+  for n = 1, #shape, 2 do
+    local form, count = byte(shape, n, n + 1)
+    if form == TOGETHER then
+      groups[#groups + 1] = { count = count, page = ARGV[at] }
+    elseif form == KEYED then
+      groups[#groups + 1] = keyed_at(ARGV[at], ARGV[at + 1], count)
+      at = at + 1
+    else
+      groups[#groups + 1] = single_at(ARGV[at])
+    end
+    at = at + 1
+  end
+  return groups
 end
 
 -- Reads what is pushed with some arguments. Returns what became of each, as packed runs
 -- (duplicate?, first id, count), what is new, and how many items are duplicates and new ones.
 sort_out = function(first, last)
-  local groups, hashes = {}, {}
-  for at = first, last do
-    local group = pushed_at(at)
-    groups[#groups + 1] = group
-    hashes[#hashes + 1] = group.hash
+  local groups, hashes, known = groups_at(first, last), {}, {}
+  for _, group in ipairs(groups) do
+    for _, hash in ipairs(group.hashes or {}) do hashes[#hashes + 1] = hash end
   end
-  local known = {}
   for at, id in ipairs(read_fields(K.dedupe, hashes)) do
     if id then known[hashes[at]] = tonumber(id) end
   end
   local pushed, fresh, next_id, duplicates = {}, {}, q.len + 1, 0
-  for at, group in ipairs(groups) do
-    local hash = group.hash
-    local id = hash and known[hash]
-    if id then
-      pushed[at] = pack('>BI6I2', 1, id, 1)
-      duplicates = duplicates + 1
+  local function take(group)
+    for n, hash in ipairs(group.hashes or {}) do
+      if known[hash] then
+        -- What comes together is taken so only when none of it is known.
+        pushed[#pushed + 1] = pack('>BI6I2', 1, known[hash], 1)
+        duplicates = duplicates + 1
+        return
+      end
+      known[hash] = next_id + n - 1
+    end
+    pushed[#pushed + 1] = pack('>BI6I2', 0, next_id, group.count)
+    next_id = next_id + group.count
+    fresh[#fresh + 1] = group
+  end
+  for _, group in ipairs(groups) do
+    local is_known = false
+    if group.count > 1 then
+      for _, hash in ipairs(group.hashes or {}) do is_known = is_known or known[hash] end
+    end
+    if is_known then
+      for n = 1, group.count do take(one_of(group, n)) end
     else
-      if hash then known[hash] = next_id end
-      pushed[at] = pack('>BI6I2', 0, next_id, group.count)
-      next_id = next_id + group.count
-      fresh[#fresh + 1] = group
+      take(group)
     end
   end
   return table.concat(pushed), fresh, duplicates, next_id - q.len - 1
@@ -561,60 +599,74 @@ end
 
 -- Offsets with this number added to each.
 local function shifted(offsets, by)
-  if by % 65536 == 0 then return offsets end
+  if by == 0 then return offsets end
   local form = '>' .. rep('I2', #offsets / 2)
   local values = { parse(form, offsets) }
   values[#values] = nil
-  for at = 1, #values do values[at] = (values[at] + by) % 65536 end
+  for at = 1, #values do values[at] = values[at] + by end
   return pack(form, unpack(values))
 end
 
--- The page that is written, with what comes to it.
+-- The page that is written: as a whole, or in parts once something is added to it.
 local filling
 
 -- Begins the page of the item that comes next.
 local function open_page(id)
   local number = page_of(id)
   local used = id - 1 - number * PAGE
-  filling = { number = number, used = used, has = 0, texts = {} }
-  if used == 0 then return end
-  local text = page(number)
-  local stop = 2 * used + 3
-  filling.has, filling.offsets = byte(text), { sub(text, 2, stop) }
-  filling.stop, filling.texts[1] = parse('>I2', text, stop - 1), sub(text, PAGE_HEAD + 1)
+  filling = { number = number, used = used, has = 0, offsets = { '\0\0' }, stop = 0, texts = {} }
+  if used > 0 then filling.page = page(number) end
 end
 
 local function close_page(written)
   if not filling then return end
-  local number = filling.number
-  pages[number] = string.char(filling.has) .. table.concat(filling.offsets)
-    .. rep('\0\0', PAGE - filling.used) .. table.concat(filling.texts)
-  written[#written + 1], written[#written + 2] = number, pages[number]
+  local number, text = filling.number, filling.page
+  if not text then
+    local parts = { string.char(filling.has) }
+    for _, offsets in ipairs(filling.offsets) do parts[#parts + 1] = offsets end
+    parts[#parts + 1] = rep('\0\0', PAGE - filling.used)
+    for _, records in ipairs(filling.texts) do parts[#parts + 1] = records end
+    text = table.concat(parts)
+  end
+  pages[number] = text
+  written[#written + 1], written[#written + 2] = number, text
   filling = nil
 end
 
--- Puts records into pages: where they begin and end, and the records in one.
-local function fill(id, count, offsets, text, has, written)
-  local done, from = 0, 1
+-- Adds records to the page: what they have, their offsets but for the first, records.
+local function append(count, has, offsets, first, stop, records)
+  local text, used = filling.page, filling.used
+  if text then
+    local last = 2 * used + 3
+    filling.page, filling.has, filling.stop = nil, byte(text), parse('>I2', text, last - 1)
+    filling.offsets, filling.texts = { sub(text, 2, last) }, { sub(text, PAGE_HEAD + 1) }
+  end
+  local by = filling.stop - first
+  filling.offsets[#filling.offsets + 1] = shifted(offsets, by)
+  filling.texts[#filling.texts + 1] = records
+  filling.stop, filling.used, filling.has = stop + by, used + count, bit.bor(filling.has, has)
+end
+
+local function room_for(id, written)
+  if filling and filling.used < PAGE then return end
+  close_page(written)
+  open_page(id)
+end
+
+-- Puts what comes as a page into pages.
+local function fill(id, count, text, written)
+  local done = 0
   while done < count do
-    if not filling or filling.used == PAGE then
-      close_page(written)
-      open_page(id + done)
+    room_for(id + done, written)
+    if filling.used == 0 and done == 0 then
+      filling.page, filling.used = text, count
+      return
     end
     local part = min(count - done, PAGE - filling.used)
-    local first, stop = parse('>I2', offsets, 2 * done + 1), parse('>I2', offsets, 2 * (done + part) + 1)
-    if filling.offsets then
-      local new = sub(offsets, 2 * done + 3, 2 * (done + part) + 2)
-      local by = filling.stop - first
-      filling.offsets[#filling.offsets + 1] = shifted(new, by)
-      filling.stop = (stop + by) % 65536
-    else
-      filling.offsets, filling.stop = { sub(offsets, 2 * done + 1, 2 * (done + part) + 2) }, stop
-    end
-    local to = from + (stop - first) % 65536
-    filling.texts[#filling.texts + 1] = part == count and text or sub(text, from, to - 1)
-    filling.used, filling.has = filling.used + part, bit.bor(filling.has, has)
-    done, from = done + part, to
+    local first, stop = parse('>I2', text, 2 * done + 2), parse('>I2', text, 2 * (done + part) + 2)
+    append(part, byte(text), sub(text, 2 * done + 4, 2 * (done + part) + 3), first, stop,
+      sub(text, PAGE_HEAD + 1 + first, PAGE_HEAD + stop))
+    done = done + part
   end
 end
 
@@ -624,17 +676,24 @@ add = function(groups)
   local id, last, last_priority, ready = q.len + 1, nil, nil, 0
   filling = nil
   for _, group in ipairs(groups) do
-    local count, text, offsets = group.count, group.text, group.offsets
-    local kind = byte(text)
-    local has = kind - kind % 16
-    if not offsets and #text > INLINE_MAX then
-      blobs[#blobs + 1], blobs[#blobs + 2] = id, text
-      q.blobs = q.blobs + 1
-      fill(id, 1, '\0\0\0\0', '', has + HAS.blob, written)
+    local count, text = group.count, group.record
+    local kind = text and byte(text) or byte(group.page, PAGE_HEAD + 1)
+    if text then
+      local has = kind - kind % 16
+      room_for(id, written)
+      if #text > INLINE_MAX then
+        blobs[#blobs + 1], blobs[#blobs + 2] = id, text
+        q.blobs = q.blobs + 1
+        append(1, has + HAS.blob, '\0\0', 0, 0, '')
+      else
+        append(1, has, pack('>I2', #text), 0, #text, text)
+      end
     else
-      fill(id, count, offsets or pack('>I2I2', 0, #text), text, has, written)
+      fill(id, count, group.page, written)
     end
-    if group.hash then keys[#keys + 1], keys[#keys + 2] = group.hash, id end
+    for n, hash in ipairs(group.hashes or {}) do
+      keys[#keys + 1], keys[#keys + 2] = hash, id + n - 1
+    end
     if group.delay then
       items[id] = new_item(id, text)
       make_delayed(items[id], now_ms + group.delay)

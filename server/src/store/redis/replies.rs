@@ -101,7 +101,7 @@ fn session_end(code: i64) -> Decoded<SessionEnd> {
     })
 }
 
-/// Splits the records of consecutive items where their offsets, modulo 2^16, say; none for one.
+/// Splits the records of consecutive items where their offsets say; none for one.
 fn split<'a>(offsets: &[u8], records: &'a [u8]) -> Decoded<Vec<&'a [u8]>> {
     if offsets.is_empty() {
         return Ok(vec![records]);
@@ -120,11 +120,13 @@ fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
         let lease = LeaseNumber(fields.number()?);
         let default_limit_ms = Some(fields.number()?).filter(|limit_ms| *limit_ms > 0);
         let mut rows = fields.list()?;
-        let mut items = Vec::with_capacity(rows.left() / 4);
+        let mut items = Vec::with_capacity(rows.left() / 5);
         while rows.left() > 0 {
             let (first, attempt) = (rows.number()?, small(rows.number()?)?);
-            let (offsets, records) = (rows.bytes()?, rows.bytes()?);
-            for (id, record) in (first..=u64::MAX).zip(split(&offsets, &records)?) {
+            let (offsets, skipped, records) = (rows.bytes()?, rows.number()?, rows.bytes()?);
+            let mut rest = &records[..];
+            take(&mut rest, usize::try_from(skipped).unwrap_or(usize::MAX))?;
+            for (id, record) in (first..=u64::MAX).zip(split(&offsets, rest)?) {
                 let record = Record::of(record)?;
                 items.push(LeasedItem {
                     id: ItemId(id),

@@ -29,14 +29,16 @@ local SESSION = '>I6I6I6I2I2I4c20I8I6I6I6I6I6BB'
 local SESSION_BYTES = 18 + 8 + 20 + 8 + 30 + 2
 
 unpack_session = function(id, packed)
-  local session, nonce, name = { id = id }, nil, nil
-  session.no, session.deadline, session.waits, session.holds, session.suspects, session.lost,
-    session.request, session.lease, session.answers, session.entries, session.done, session.opened,
-    session.idle, nonce, name = parse(SESSION, packed)
+  local no, deadline, waits, holds, suspects, lost_count, request, lease, counted, entries, done,
+    opened, idle, nonce, name = parse(SESSION, packed)
   local at = SESSION_BYTES + nonce
-  if nonce > 0 then session.nonce = sub(packed, SESSION_BYTES + 1, at) end
-  session.worker, session.recent = sub(packed, at + 1, at + name), sub(packed, at + name + 1)
-  return session
+  return {
+    id = id, no = no, deadline = deadline, waits = waits, holds = holds, suspects = suspects,
+    lost = lost_count, request = request, lease = lease, answers = counted, entries = entries,
+    done = done, opened = opened, idle = idle,
+    nonce = nonce > 0 and sub(packed, SESSION_BYTES + 1, at) or nil,
+    worker = sub(packed, at + 1, at + name), recent = sub(packed, at + name + 1),
+  }
 end
 
 pack_session = function(session)

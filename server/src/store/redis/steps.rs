@@ -218,11 +218,16 @@ impl Inner {
                 .arg(u8::from(*last)),
         };
         encode::settings(&mut cmd, &QueueSettings::default());
-        encode::items(&mut cmd, items);
+        let assumed = self.fill.send(queue, items.len());
+        encode::items(&mut cmd, items, assumed.used);
         let (tag, mut fields) = self.step(queue, &cmd).await?;
         let key = || batch.as_ref().map_or("".into(), |batch| batch.key.clone());
         match tag.as_str() {
-            "pushed" => Ok(Reply::Pushed(replies::pushed(&mut fields)?)),
+            "pushed" => {
+                let reply = replies::pushed(&mut fields)?;
+                self.fill.learn(queue, assumed, &reply);
+                Ok(Reply::Pushed(reply))
+            }
             "sealed" => Err(Refusal::Sealed(queue.clone()).into()),
             "over" => Err(Refusal::Over(Box::new(over(queue, &mut fields)?)).into()),
             "mismatch" => Err(Refusal::IdempotencyMismatch {
