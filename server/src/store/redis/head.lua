@@ -63,8 +63,8 @@ local unpack_head, pack_head
 do
 -- The head: layout, flags, rows of `took`, lanes that are not empty, numbers; then counts, these
 -- lanes, the digest, `took`, and what seldom changes (`cold`).
-local HEAD = '>BBBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
-local HEAD_BYTES = 4 + 8 + 21 * 6
+local HEAD = '>BBBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
+local HEAD_BYTES = 4 + 8 + 22 * 6
 local COUNTS = '>I6I6I6I6I6I6I6'
 
 -- Reads what seldom changes; what comes of a text is kept, and never changed.
@@ -82,7 +82,7 @@ end
 unpack_head = function(packed)
   local _, flags, rows, lanes, lease, created, back, alone, blobs, len, results, bytes, result_rows,
     marked, marked_bytes, retried, time, stepped, limits, sessions, serial, endings, earliest,
-    first_lease, last_done, idle = parse(HEAD, packed)
+    first_lease, last_done, idle, keys = parse(HEAD, packed)
   local at = HEAD_BYTES + 1
   local counts = { parse(COUNTS, packed, at) }
   counts[8], at = nil, at + 42
@@ -105,7 +105,7 @@ unpack_head = function(packed)
     counts = counts, fresh = fresh, ghosts = ghosts,
     digest = sub(packed, at, at + 31), took = sub(packed, at + 32, at + 31 + 4 * rows),
     cold = frozen, uid = cold.uid, epoch = cold.epoch, settings = cold.settings,
-    ended = cold.ended, numbers = cold.numbers,
+    ended = cold.ended, numbers = cold.numbers, keys = keys,
   }
 end
 
@@ -121,7 +121,7 @@ pack_head = function(h)
   return pack(HEAD, LAYOUT, flags, #h.took / 4, #lanes / 13, h.lease, h.created, h.back, h.alone,
     h.blobs, h.len, h.results, h.bytes, h.rows, h.marked, h.marked_bytes, h.retried, h.time,
     h.stepped, h.limits, h.sessions, h.serial, h.endings, h.earliest, h.first_lease or 0,
-    h.last_done or 0, h.idle and h.idle + 1 or 0)
+    h.last_done or 0, h.idle and h.idle + 1 or 0, h.keys)
     .. pack(COUNTS, unpack(h.counts)) .. lanes .. h.digest .. h.took .. h.cold
 end
 end
@@ -272,7 +272,7 @@ local function create(uid, settings)
     -- Entries of the lanes of fresh items, and how many of those are cancelled, a lane each.
     fresh = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 },
     back = 0, alone = 0, blobs = 0,
-    len = 0, results = 0, rows = 0, marked = 0, marked_bytes = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
+    len = 0, keys = 0, results = 0, rows = 0, marked = 0, marked_bytes = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
     sessions = 0, serial = 0, endings = 0,
     -- No session ends before this queue time.
     earliest = 0,

@@ -18,7 +18,7 @@
 //! | `alone` | sorted set | ready items whose last attempt must run alone, by (9 − priority) · 2⁴⁴ + id |
 //! | `delayed` | sorted set | delayed items by when they are due |
 //! | `dead` | sorted set | dead items by id |
-//! | `dedupe` | hash | first 16 bytes of a key's SHA-256 → id |
+//! | `dedupe` | hash | number of a bucket → first 16 bytes of the SHA-256 of keys, each with the `I6` id of its item |
 //! | `sessions` | hash | session → its numbers, its name and the newest of its settles that counted |
 //! | `expires` | sorted set | sessions by deadline in queue time |
 //! | `workers` | hash | worker name → its session |

@@ -291,3 +291,37 @@ fn result(round: usize, id: ItemId) -> Json {
     let text = format!("\"{}-{}\"", id.0, "x".repeat(long));
     Json::from(RawValue::from_string(text).unwrap())
 }
+
+/// Keys lie in buckets that are split while more come.
+#[tokio::test]
+async fn a_key_is_known_however_many_there_are() {
+    if !TestRedis::is_installed() {
+        eprintln!("SKIPPED: no redis-server on the PATH");
+        return;
+    }
+    let mut case = Case::start().await;
+    let mut next = 0_u64;
+    for round in 0..60_u64 {
+        let count = [1, 400, 3, 33, 64][usize::try_from(round).unwrap() % 5];
+        // Some that are new, and some of before and of this very push.
+        let numbers = (0..count).map(|n| match n % 7 {
+            3 => (round * 7_919 + n * 104_729) % (next + 1),
+            _ => next + n,
+        });
+        let items = numbers.map(|number| {
+            let mut keyed = item(5);
+            keyed.key = Some(format!("key-{number}").parse().unwrap());
+            keyed
+        });
+        case.push(items.collect()).await;
+        next += count;
+    }
+    let again = (0..next).step_by(11).map(|number| {
+        let mut keyed = item(5);
+        keyed.key = Some(format!("key-{number}").parse().unwrap());
+        keyed
+    });
+    case.push(again.collect()).await;
+    let buckets = case.redis.ask(&["HLEN", "gangline:{default.q}:dedupe"]);
+    assert!(buckets.parse::<u64>().unwrap() > 300, "{buckets} buckets");
+}
