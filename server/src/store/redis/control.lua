@@ -13,7 +13,7 @@ local acts = {}
 
 acts.configure = function()
   if not q.ended then
-    configure(settings_at(8))
+    configure(settings_of(ARGV[8]))
     return complete('status')
   end
   return complete('over', q.uid)
@@ -114,9 +114,9 @@ local function control()
     local may_create = (act == 'seal' or act == 'configure')
     if not may_create then return { -1, '0', {}, 0, act == 'tick' and 'ticked' or 'not_found' } end
     if ARGV[7] ~= '1' then return { -1, '0', {}, 0, 'too_many' } end
-    if act == 'configure' and ARGV[8 + SETTINGS] ~= '' then return { -1, '0', {}, 0, 'changed' } end
-    create(ARGV[6], settings_at(8))
-  elseif act == 'configure' and ARGV[8 + SETTINGS] ~= table.concat(q.settings, ' ') then
+    if act == 'configure' and ARGV[9] ~= '' then return { -1, '0', {}, 0, 'changed' } end
+    create(ARGV[6], settings_of(ARGV[8]))
+  elseif act == 'configure' and ARGV[9] ~= table.concat(q.settings, ' ') .. ' ' then
     -- The new settings were made from others than these.
     return { -1, '0', {}, 0, 'changed' }
   end

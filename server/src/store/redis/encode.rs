@@ -330,15 +330,13 @@ fn low_bytes(number: usize) -> [u8; 2] {
     [high, low]
 }
 
-/// Adds settings, as the scripts keep them.
-pub(super) fn settings(cmd: &mut Cmd, settings: &QueueSettings) {
-    for field in setting_texts(settings) {
-        cmd.arg(field);
-    }
+/// Returns settings as the scripts take them: with a space behind each.
+pub(super) fn settings(settings: &QueueSettings) -> String {
+    setting_texts(settings).join(" ") + " "
 }
 
 /// Returns the settings as texts: they are kept as they are, whatever a double can hold.
-pub(super) fn setting_texts(settings: &QueueSettings) -> [String; 10] {
+fn setting_texts(settings: &QueueSettings) -> [String; 10] {
     let QueueSettings {
         max_attempts,
         session_ms,

@@ -253,6 +253,7 @@ local function settle_each(session, run, statuses)
 end
 
 settle_all = function(session)
+  if ask.settles == 0 then return '' end
   local runs, places, ids, numbers, statuses, stop = {}, {}, {}, {}, {}, 0
   local at = 17 + ask.started
   for n = 1, ask.settles do
@@ -312,7 +313,7 @@ local function start_item(item)
 end
 
 local function start_all(session)
-  if q.ended then return end
+  if q.ended or ask.started == 0 then return end
   local ids = {}
   for n = 1, ask.started do ids[n] = tonumber(ARGV[16 + n]) end
   prefetch(ids)

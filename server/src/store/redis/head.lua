@@ -37,11 +37,10 @@ local resets = {} -- what the other files do before a call
 
 local function digits(number) return format('%d', number) end
 
--- The settings that stand in the arguments of a call, from this one on.
-local SETTINGS = 10
-local function settings_at(first)
+-- Settings as they stand in one argument: with a space behind each.
+local function settings_of(text)
   local settings = {}
-  for at = 1, SETTINGS do settings[at] = ARGV[first + at - 1] end
+  for setting in string.gmatch(text, '([^ ]*) ') do settings[#settings + 1] = setting end
   return settings
 end
 
@@ -221,6 +220,11 @@ local function write_pending(key)
   local changes = pending[key]
   if not changes then return end
   pending[key] = nil
+  local first, value = next(changes)
+  if next(changes, first) == nil then
+    if value then call('ZADD', key, value, first) else call('ZREM', key, first) end
+    return
+  end
   local added, removed = {}, {}
   for member, score in pairs(changes) do
     if score then

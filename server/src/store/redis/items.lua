@@ -369,14 +369,13 @@ local function start_shared(item)
   leave_share(number, share, bit)
 end
 
-complete_items = function()
-  local written, removed = {}, {}
+local function write_live()
+  local written, removed, settled = {}, {}, {}
   for id, item in pairs(changed) do
     written[#written + 1] = id
     written[#written + 1] = pack_item(item)
   end
   in_parts('HSET', K.live, written)
-  local settled = {}
   for id, item in pairs(gone_items) do
     if item.stored then removed[#removed + 1] = id end
     if q.blobs > 0 then settled[#settled + 1] = id end
@@ -385,26 +384,38 @@ complete_items = function()
   for from = 1, #settled, 1000 do
     q.blobs = q.blobs - call('HDEL', K.blobs, unpack(settled, from, min(from + 999, #settled)))
   end
-  local shares_written, unshared = {}, {}
+end
+
+local function write_shares()
+  local written, removed = {}, {}
   for number in pairs(shares_changed) do
     if #shares[number] > 0 then
-      shares_written[#shares_written + 1] = number
-      shares_written[#shares_written + 1] = pack_shares(shares[number])
+      written[#written + 1] = number
+      written[#written + 1] = pack_shares(shares[number])
     else
-      unshared[#unshared + 1] = number
+      removed[#removed + 1] = number
     end
   end
-  in_parts('HSET', K.leased, shares_written)
-  in_parts('HDEL', K.leased, unshared)
-  local ends_written, full = {}, {}
+  in_parts('HSET', K.leased, written)
+  in_parts('HDEL', K.leased, removed)
+end
+
+local function write_ends()
+  local written, full = {}, {}
   for number in pairs(ends_changed) do
-    ends_written[#ends_written + 1] = number
-    ends_written[#ends_written + 1] = ends[number]
+    written[#written + 1] = number
+    written[#written + 1] = ends[number]
     -- Nobody asks for the records of a page whose items are all settled.
     if not string.find(ends[number], NO_END, 1, true) then full[#full + 1] = number end
   end
-  in_parts('HSET', K.ends, ends_written)
+  in_parts('HSET', K.ends, written)
   in_parts('HDEL', K.pages, full)
+end
+
+complete_items = function()
+  if next(changed) or next(gone_items) then write_live() end
+  if next(shares_changed) then write_shares() end
+  if next(ends_changed) then write_ends() end
 end
 
 -- A look at an item, as the service decodes it (`record.rs`); `worker_of` names the

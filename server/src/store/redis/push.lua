@@ -5,7 +5,7 @@
 -- default settings, then the items. The last key is that of the Idempotency-Key.
 
 do
-local FIRST_ITEM = 13 + SETTINGS
+local FIRST_ITEM = 14
 local IDEMPOTENCY_MS = 24 * 3600 * 1000
 
 local function push()
@@ -47,7 +47,7 @@ local function push()
 
   if not q then
     if not may_create then return refuse('too_many') end
-    create(new_uid, settings_at(13))
+    create(new_uid, settings_of(ARGV[13]))
   end
   begin()
 

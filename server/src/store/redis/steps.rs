@@ -167,9 +167,7 @@ impl Inner {
             let may_create = self.register(queue).await?;
             let mut cmd = self.control(queue, "configure");
             add_creation(&mut cmd, random, may_create, &settings);
-            let expected = before.map_or(String::new(), |before| {
-                encode::setting_texts(&before).join(" ")
-            });
+            let expected = before.map_or(String::new(), |before| encode::settings(&before));
             cmd.arg(expected);
             let (tag, mut fields) = self.step(queue, &cmd).await?;
             return match tag.as_str() {
@@ -217,7 +215,7 @@ impl Inner {
                 .arg(at_most(*lines))
                 .arg(u8::from(*last)),
         };
-        encode::settings(&mut cmd, &QueueSettings::default());
+        cmd.arg(encode::settings(&QueueSettings::default()));
         let assumed = self.fill.send(queue, items.len());
         encode::items(&mut cmd, items, assumed.used);
         let (tag, mut fields) = self.step(queue, &cmd).await?;
@@ -281,8 +279,8 @@ impl Inner {
 /// What a queue that is made gets: a uid and settings.
 fn add_creation(cmd: &mut Cmd, random: u64, may_create: bool, settings: &QueueSettings) {
     cmd.arg(Queues::new_uid(random).to_string())
-        .arg(u8::from(may_create));
-    encode::settings(cmd, settings);
+        .arg(u8::from(may_create))
+        .arg(encode::settings(settings));
 }
 
 fn add_exchange(cmd: &mut Cmd, request: &ExchangeRequest, random: u64) {
