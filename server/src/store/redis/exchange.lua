@@ -428,7 +428,10 @@ local function lease(session)
   local token = max(now_us, q.lease + 1)
   q.lease = token
   local rows, numbers, count = {}, {}, 0
-  for _, part in ipairs(chosen) do numbers[#numbers + 1] = part.number end
+  for _, part in ipairs(chosen) do
+    -- Of a page whose items are all fresh none is leased.
+    if part.count == PAGE then shares[part.number] = {} else numbers[#numbers + 1] = part.number end
+  end
   prefetch_shares(numbers)
   for _, part in ipairs(chosen) do
     local item = part.item

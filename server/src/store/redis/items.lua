@@ -213,10 +213,13 @@ local function find(id)
   return item
 end
 
--- Writes how some items of a page ended.
+-- Notes how some items of a page ended.
 local function set_ends(number, first_slot, last_slot, packed)
-  ends[number] = sub(ends_of(number), 1, 4 * first_slot - 4) .. packed
-    .. sub(ends[number], 4 * last_slot + 1)
+  if #packed < 4 * PAGE then
+    local before = ends_of(number)
+    packed = sub(before, 1, 4 * first_slot - 4) .. packed .. sub(before, 4 * last_slot + 1)
+  end
+  ends[number] = packed
   ends_changed[number] = true
 end
 

@@ -429,7 +429,7 @@ impl Mover {
             request.lease = Some(LeaseRequest {
                 number,
                 max: match self.alike {
-                    true => self.dice.pick(&[1, 5, 33, 70, 300]).unwrap(),
+                    true => self.dice.pick(&[1, 5, 33, 70]).unwrap(),
                     false => self.dice.pick(&[0, 1, 1, 2, 3, 5, 40]).unwrap(),
                 },
                 starting: (self.dice.one_in(3)).then(|| match self.alike {
