@@ -2,10 +2,11 @@
 
 local sort_out
 do
--- What comes with a push. The first argument has two bytes for each group that follows: its form,
--- and how many items it has. TOGETHER: up to a page of those that have the same first byte, neither
--- key nor delay, as a page. KEYED: the same with keys, and one more argument with their hashes.
--- SINGLE: any item, as whether it has a key, the hash of it, delay, record.
+-- What comes with a push. The first argument tells of each group that follows: its form, how many
+-- items it has, and in how many runs of one priority, then priority and length of each run.
+-- TOGETHER: up to a page of items that have neither key nor delay, as a page. KEYED: the same with
+-- keys, and one more argument with their hashes. SINGLE: any item, as whether it has a key, the hash
+-- of it, delay, record; its runs are left out.
 local TOGETHER, KEYED, SINGLE = 0, 1, 2
 
 local function single_at(text)
@@ -18,12 +19,6 @@ local function single_at(text)
   }
 end
 
-local function keyed_at(text, hashes, count)
-  local group = { count = count, page = text, hashes = {} }
-  for n = 1, count do group.hashes[n] = sub(hashes, 16 * n - 15, 16 * n) end
-  return group
-end
-
 -- One of the items that come together.
 local function one_of(group, n)
   local from, to = bounds(group.page, n, n)
@@ -31,18 +26,22 @@ local function one_of(group, n)
 end
 
 local function groups_at(first, last)
-  local groups, at, shape = {}, first + 1, first <= last and ARGV[first] or ''
-  for n = 1, #shape, 2 do
-    local form, count = byte(shape, n, n + 1)
-    if form == TOGETHER then
-      groups[#groups + 1] = { count = count, page = ARGV[at] }
-    elseif form == KEYED then
-      groups[#groups + 1] = keyed_at(ARGV[at], ARGV[at + 1], count)
-      at = at + 1
+  local groups, at, shape, from = {}, first + 1, first <= last and ARGV[first] or '', 1
+  while from < #shape do
+    local form, count, runs = byte(shape, from, from + 2)
+    local text = ARGV[at]
+    from, at = from + 3 + 2 * runs, at + 1
+    if form == SINGLE then
+      groups[#groups + 1] = single_at(text)
     else
-      groups[#groups + 1] = single_at(ARGV[at])
+      local group = { count = count, page = text, runs = { byte(shape, from - 2 * runs, from - 1) } }
+      if form == KEYED then
+        group.hashes = {}
+        for n = 1, count do group.hashes[n] = sub(ARGV[at], 16 * n - 15, 16 * n) end
+        at = at + 1
+      end
+      groups[#groups + 1] = group
     end
-    at = at + 1
   end
   return groups
 end
@@ -166,10 +165,11 @@ add = function(groups)
   local id, last, last_priority, ready = q.len + 1, nil, nil, 0
   filling = nil
   for _, group in ipairs(groups) do
-    local count, text = group.count, group.record
-    local kind = text and byte(text) or byte(group.page, PAGE_HEAD + 1)
+    local count, text, priority_runs = group.count, group.record, group.runs
     if text then
+      local kind = byte(text)
       local has = kind - kind % 16
+      priority_runs = { kind % 16, 1 }
       room_for(id, written)
       if #text > INLINE_MAX then
         blobs[#blobs + 1], blobs[#blobs + 2] = id, text
@@ -189,14 +189,18 @@ add = function(groups)
       make_delayed(items[id], now_ms + group.delay)
       last_priority = nil
     else
-      local priority = kind % 16
-      if priority == last_priority then
-        last.count = last.count + count
-      else
-        last, last_priority = { first = id, count = count }, priority
-        local list = runs[priority] or {}
-        runs[priority] = list
-        list[#list + 1] = last
+      local first = id
+      for at = 1, #priority_runs, 2 do
+        local priority, length = priority_runs[at], priority_runs[at + 1]
+        if priority == last_priority then
+          last.count = last.count + length
+        else
+          last, last_priority = { first = first, count = length }, priority
+          local list = runs[priority] or {}
+          runs[priority] = list
+          list[#list + 1] = last
+        end
+        first = first + length
       end
       ready = ready + count
     end

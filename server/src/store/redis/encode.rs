@@ -38,7 +38,7 @@ const SINGLE: u8 = 2;
 
 /// Adds items as groups, with their shape before them; returns how many arguments that made.
 ///
-/// Those without delay that begin alike come together, as a page. A page that begins where one of
+/// Those without delay come together, as a page. A page that begins where one of
 /// the queue's begins is taken as it is: `used` says how many items the last one has, as far as is
 /// known.
 pub(super) fn items(cmd: &mut Cmd, items: &[NewItem], used: usize) -> usize {
@@ -68,6 +68,10 @@ struct Groups {
     /// How many items fit into the group that is being made.
     room: usize,
     count: u8,
+    /// What its records have.
+    has: u8,
+    /// Its runs of one priority: priority and length.
+    runs: Vec<[u8; 2]>,
     /// Where the records of the group end, and the records.
     offsets: Vec<u8>,
     records: Vec<u8>,
@@ -86,11 +90,17 @@ impl Groups {
         }
         // Of two with the same key only one is new.
         let is_repeated = hash.is_some_and(|hash| self.hashes.contains(&hash));
-        if self.count > 0 && (self.records[0] != record[0] || is_repeated) {
+        if self.count > 0 && (self.hashes.is_empty() == hash.is_some() || is_repeated) {
             self.close();
         }
         self.hashes.extend(hash);
         self.count += 1;
+        let priority = record[0] % HAS_KEY;
+        self.has |= record[0] - priority;
+        match self.runs.last_mut() {
+            Some([last, length]) if *last == priority => *length += 1,
+            _ => self.runs.push([priority, 1]),
+        }
         self.records.extend_from_slice(record);
         self.offsets
             .extend_from_slice(&low_bytes(self.records.len()));
@@ -105,7 +115,7 @@ impl Groups {
         argument.extend(hash.iter().flatten());
         argument.extend_from_slice(&six_bytes(delay_ms));
         argument.extend_from_slice(record);
-        self.shape.extend_from_slice(&[SINGLE, 1]);
+        self.shape.extend_from_slice(&[SINGLE, 1, 0]);
         self.arguments.push(argument);
         self.advance(1);
     }
@@ -117,21 +127,23 @@ impl Groups {
         }
         let head = 1 + 2 * (PAGE + 1);
         let mut page = Vec::with_capacity(head + self.records.len());
-        page.push(self.records[0] & !(HAS_KEY - 1));
+        page.push(self.has);
         page.extend_from_slice(&[0, 0]);
         page.append(&mut self.offsets);
         page.resize(head, 0);
         page.append(&mut self.records);
         self.arguments.push(page);
         let is_keyed = !self.hashes.is_empty();
-        self.shape
-            .extend_from_slice(&[if is_keyed { KEYED } else { TOGETHER }, self.count]);
+        let form = if is_keyed { KEYED } else { TOGETHER };
+        let runs = u8::try_from(self.runs.len()).expect("a page has at most 32 runs");
+        self.shape.extend_from_slice(&[form, self.count, runs]);
+        self.shape.extend(self.runs.drain(..).flatten());
         if is_keyed {
             self.arguments.push(self.hashes.concat());
             self.hashes.clear();
         }
         self.advance(self.count.into());
-        self.count = 0;
+        (self.count, self.has) = (0, 0);
     }
 
     fn advance(&mut self, count: usize) {
