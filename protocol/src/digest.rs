@@ -12,7 +12,11 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// Adds one result.
     pub fn add(&mut self, id: ItemId, result: &str) {
-        let hash = Self::of(id, result);
+        self.add_hash(Self::of(id, result));
+    }
+
+    /// Adds the hash of one result, or a sum of such.
+    pub fn add_hash(&mut self, hash: [u8; 32]) {
         let mut carry = 0_u16;
         for (sum, byte) in self.0.iter_mut().zip(hash).rev() {
             let total = u16::from(*sum) + u16::from(byte) + carry;
@@ -28,6 +32,12 @@ impl Digest {
         hasher.update(id.0.to_be_bytes());
         hasher.update(result.as_bytes());
         hasher.finalize().into()
+    }
+
+    /// Returns the sum, big-endian.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 
     /// Returns 64 hexadecimal digits.

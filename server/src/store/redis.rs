@@ -10,6 +10,7 @@ mod connection;
 mod durability;
 mod encode;
 mod fields;
+mod fill;
 mod fitness;
 mod head;
 mod jobs;
@@ -38,6 +39,7 @@ pub use self::link::RedisTrouble;
 pub use self::tokens::RedisTokens;
 
 use self::fields::{Fields, Frame, Malformed};
+use self::fill::Fill;
 use self::link::Link;
 use self::schedule::Schedule;
 use self::scripts::{Script, Scripts};
@@ -73,6 +75,7 @@ struct Inner {
     replica: String,
     /// Queues that this replica has put into the registry.
     registered: Mutex<HashSet<QueueName>>,
+    fill: Fill,
 }
 
 impl std::fmt::Debug for Inner {
@@ -106,6 +109,7 @@ impl Redis {
             random,
             schedule: Schedule::default(),
             registered: Mutex::default(),
+            fill: Fill::default(),
             time,
         });
         let stop = CancellationToken::new();
@@ -318,6 +322,7 @@ impl Inner {
 
     fn forget(&self, queue: &QueueName) {
         self.registered().remove(queue);
+        self.fill.forget(queue);
         self.schedule.set(queue, None);
     }
 }

@@ -13,8 +13,7 @@ local acts = {}
 
 acts.configure = function()
   if not q.ended then
-    q.settings = settings_at(8)
-    read_settings()
+    configure(settings_of(ARGV[8]))
     return complete('status')
   end
   return complete('over', q.uid)
@@ -55,13 +54,13 @@ acts.cancel = function()
   if why == 'unknown' then return complete('item_not_found') end
   if not item then return show(id) end
   if q.ended then return complete('over', q.uid) end
-  local holder = item.place == IS_LEASED and session_of(item.session)
+  local holder = item.place == PLACE.leased and session_of(item.session)
   -- A fresh item stays in its lane, where it is skipped.
-  if item.place == FRESH then
+  if item.place == PLACE.fresh then
     q.ghosts[item.priority + 1] = q.ghosts[item.priority + 1] + 1
   end
   withdraw(item)
-  set_end(id, item, END_CANCELLED)
+  set_end(id, item, CANCELLED_END)
   q.counts[CANCELLED] = q.counts[CANCELLED] + 1
   if holder then
     set_lost(holder, id, true)
@@ -84,7 +83,7 @@ acts.redrive = function()
   prefetch(ids)
   for _, id in ipairs(ids) do
     local item = find(id)
-    if item and item.place == IS_DEAD then
+    if item and item.place == PLACE.dead then
       withdraw(item)
       item.attempts, item.lost_attempts = 0, 0
       make_ready(item)
@@ -97,7 +96,7 @@ end
 acts.revoke = function()
   local worker, counted = ARGV[6], ARGV[7] == '1'
   local session = session_of_worker(worker)
-  if session then end_session(session, REVOKED, counted) end
+  if session then end_session(session, END.revoked, counted) end
   local revoked_until = tonumber(call('ZSCORE', K.revoked, worker) or 0)
   if session or revoked_until <= now_ms then
     call('ZREMRANGEBYSCORE', K.revoked, '-inf', now_ms)
@@ -115,15 +114,15 @@ local function control()
     local may_create = (act == 'seal' or act == 'configure')
     if not may_create then return { -1, '0', {}, 0, act == 'tick' and 'ticked' or 'not_found' } end
     if ARGV[7] ~= '1' then return { -1, '0', {}, 0, 'too_many' } end
-    if act == 'configure' and ARGV[8 + SETTINGS] ~= '' then return { -1, '0', {}, 0, 'changed' } end
-    create(ARGV[6], settings_at(8))
-  elseif act == 'configure' and ARGV[8 + SETTINGS] ~= table.concat(q.settings, ' ') then
+    if act == 'configure' and ARGV[9] ~= '' then return { -1, '0', {}, 0, 'changed' } end
+    create(ARGV[6], settings_of(ARGV[8]))
+  elseif act == 'configure' and ARGV[9] ~= table.concat(q.settings, ' ') .. ' ' then
     -- The new settings were made from others than these.
     return { -1, '0', {}, 0, 'changed' }
   end
 
   if act == 'tick' then
-    local due = next_due()
+    local due = next_due(true)
     if not due or due > now_ms then return { delay_of(due), '0', {}, 0, 'ticked' } end
     if q.ended and now_ms >= q.ended.at + S.retention then
       remove()

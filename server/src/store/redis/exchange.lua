@@ -1,20 +1,16 @@
 -- What workers say: settles, started, lease and leave, in this order.
 --
 -- ARGV after the common ones: worker, session, nonce, uid, draws, lease number, max, starting,
--- waitMs, leave, count of started, count of settles; then started ids; then for each settle its
--- fixed part, its result or error, and the items it spawns.
+-- waitMs, leave, count of started, count of settles and of runs of them; then started ids; then for
+-- each settle its fixed part, its result or error, and the items it spawns, or for a run of `done`
+-- of consecutive items, which come with nothing besides, its fixed part, lengths, and results.
 
 do
-local OK, ALREADY_SETTLED, STALE, IS_CANCELLED, UNKNOWN, OVER = 0, 1, 2, 3, 4, 5
-local IS_DONE, RETRY, BURIED, RELEASE = 0, 1, 2, 3
-local SETTLE = '>BBBI2I6I8I6'
-local SETTLE_BYTES = 25
-local TOOK_ROWS = 32
-local LIMBS = '>I4I4I4I4I4I4I4I4'
-
+local STATUS = { ok = 0, already_settled = 1, stale = 2, cancelled = 3, unknown = 4, over = 5 }
+local OUTCOME = { done = 0, retry = 1, dead = 2 }
 local worker, draws, draws_used, nonce
 local ask -- the other arguments
-local new_results, held_no_more
+local new_results, sums
 
 -- The next random number of this step, as 8 bytes.
 local function draw()
@@ -28,6 +24,18 @@ local function draw_up_to(most)
   for at = 1, 4 do rest = math.fmod(rest * 65536 + limbs[at], most + 1) end
   return rest
 end
+
+local settle_all
+do
+local SETTLE = '>BBBI2I6I8I6'
+local SETTLE_BYTES = 25
+-- A run of settles: what marks it, how many, first id, lease; then the sum of the hashes and these.
+local RUN, RUN_OF = '>BI2I6I8', 255
+local RUN_BYTES = 17
+local TOOK_ROWS = 32
+local NO_KEY = '\255\255'
+-- After so many results, or bytes of them, it is noted how many came before.
+local MARK = { results = 256, bytes = 65536 }
 
 -- The settle whose fixed part stands at this argument.
 local function settle_at(at)
@@ -43,57 +51,83 @@ end
 -- Decides whether a settle that was not seen before may count.
 local function judge(settle)
   local item, why = find(settle.id)
-  if why == 'unknown' then return UNKNOWN end
-  if why == 'done' then return ALREADY_SETTLED end
-  if why == 'cancelled' then return IS_CANCELLED end
-  if item.lease ~= settle.lease or settle.lease == 0 then return STALE end
-  if item.place == IS_LEASED then return OK end
-  if not item.lost then return ALREADY_SETTLED end
-  if settle.outcome == IS_DONE or settle.outcome == BURIED then return OK end
-  return STALE
+  if why == 'unknown' then return STATUS.unknown end
+  if why == 'done' then return STATUS.already_settled end
+  if why == 'cancelled' then return STATUS.cancelled end
+  if item.lease ~= settle.lease or settle.lease == 0 then return STATUS.stale end
+  if item.place == PLACE.leased then return STATUS.ok end
+  if not item.lost then return STATUS.already_settled end
+  if settle.outcome == OUTCOME.done or settle.outcome == OUTCOME.dead then return STATUS.ok end
+  return STATUS.stale
 end
 
--- Takes a result; `item` says how the item was leased.
-local function record_result(id, item, hash, result)
-  q.bytes = q.bytes + #result
-  local head = item.result_head
-  if not head then
-    local took = max(now_ms - item.leased, 0)
-    head = pack('>I2I6', item.attempt, took)
-    local _, digits_of_it = math.frexp(took)
-    item.result_head, item.took_row = head, min(digits_of_it, TOOK_ROWS - 1) + 1
+-- The key of an item as it stands before its result.
+local function key_before_result(id)
+  local text = record(id)
+  local first, at = byte(text), 2
+  if band(first, HAS.key) == 0 then return NO_KEY end
+  -- The key stands behind the fixed fields of the record.
+  if band(first, HAS.time_limit) > 0 then at = at + 6 end
+  if band(first, HAS.max_attempts) > 0 then at = at + 2 end
+  return sub(text, at, at + 1 + parse('>I2', text, at))
+end
+
+-- Takes results of consecutive items that were leased alike, and may have keys, as one row; returns
+-- how they ended.
+local function record_results(first, count, like, sum, lengths, text)
+  local took = max(now_ms - like.leased, 0)
+  local _, digits_of_it = math.frexp(took)
+  local at, tooks = 4 * min(digits_of_it, TOOK_ROWS - 1), q.took
+  if #tooks <= at then tooks = tooks .. rep('\0', at + 4 - #tooks) end
+  q.took = sub(tooks, 1, at) .. pack('>I4', parse('>I4', tooks, at + 1) + count)
+    .. sub(tooks, at + 5)
+  sums[#sums + 1] = sum
+  -- From time to time it is noted how many results come before a row.
+  if q.results - q.marked >= MARK.results or q.bytes - q.marked_bytes >= MARK.bytes then
+    later(K.marks, digits(q.rows), q.results)
+    q.marked, q.marked_bytes = q.results, q.bytes
   end
-  local rows = q.took
-  for n = #rows + 1, item.took_row do rows[n] = 0 end
-  rows[item.took_row] = rows[item.took_row] + 1
-  if item.key then
-    -- The key stands behind the fixed fields of the record.
-    local text = record(id)
-    local first, at = byte(text), 2
-    if floor(first / 32) % 2 == 1 then at = at + 6 end
-    if floor(first / 64) % 2 == 1 then at = at + 2 end
-    result = '\1' .. sub(text, at, at + 1 + parse('>I2', text, at)) .. result
-  else
-    result = '\0\0\0' .. result
-  end
-  new_results[#new_results + 1] = pack('>I6', id) .. head .. result
-  q.results = q.results + 1
-  set_end(id, item, q.results)
-  -- Summed up limb by limb; the carries come at the end of the step.
-  local d, a, b, c, e, f, g, h, i = q.digest, parse(LIMBS, hash)
-  d[1], d[2], d[3], d[4] = d[1] + a, d[2] + b, d[3] + c, d[4] + e
-  d[5], d[6], d[7], d[8] = d[5] + f, d[6] + g, d[7] + h, d[8] + i
-  q.counts[DONE] = q.counts[DONE] + 1
+  q.bytes, q.results, q.rows = q.bytes + #text, q.results + count, q.rows + 1
+  q.counts[DONE] = q.counts[DONE] + count
   q.last_done = now_ms
+  local keys = 0
+  if like.key then
+    local texts, lengths_with_keys, from = {}, {}, 1
+    for n = 1, count do
+      local key, length = key_before_result(first + n - 1), #text
+      if count > 1 then length = parse('>I4', lengths, 4 * n - 3) end
+      texts[n] = key .. sub(text, from, from + length - 1)
+      lengths_with_keys[n] = pack('>I4', #texts[n])
+      if key ~= NO_KEY then keys = 1 end
+      from = from + length
+    end
+    if keys == 1 then text, lengths = table.concat(texts), table.concat(lengths_with_keys) end
+  end
+  new_results[#new_results + 1] = pack('>I2I6I2I6B', count, first, like.attempt, took, keys)
+    .. (count > 1 and lengths or '') .. text
+  return pack('>I4', END_DONE + q.rows)
 end
 
-local function carry_digest()
+local function record_result(id, item, hash, result)
+  set_end(id, item, record_results(id, 1, item, hash, nil, result))
+end
+
+-- Adds up what is to come to the digest, limb by limb; the carries come last.
+local function add_digest()
+  if #sums == 0 then return end
+  local d = { parse(LIMBS, q.digest) }
+  for _, sum in ipairs(sums) do
+    local a, b, c, e, f, g, h, i = parse(LIMBS, sum)
+    d[1], d[2], d[3], d[4] = d[1] + a, d[2] + b, d[3] + c, d[4] + e
+    d[5], d[6], d[7], d[8] = d[5] + f, d[6] + g, d[7] + h, d[8] + i
+  end
   local carry = 0
   for at = 8, 1, -1 do
-    local total = q.digest[at] + carry
+    local total = d[at] + carry
     carry = floor(total / 4294967296)
-    q.digest[at] = total % 4294967296
+    d[at] = total % 4294967296
   end
+  q.digest = pack(LIMBS, unpack(d))
 end
 
 local function backoff(failures)
@@ -104,17 +138,17 @@ end
 -- Settles one lease; returns what became of it, and whether it changed anything.
 local function settle_one(session, settle)
   local status = judge(settle)
-  if status ~= OK then
+  if status ~= STATUS.ok then
     if session then
-      if remembers(session, settle.id, settle.lease, settle.outcome) then return OK, false end
+      if remembers(session, settle.id, settle.lease, settle.outcome) then return STATUS.ok, false end
       set_lost(session, settle.id, nil)
     end
     return status, false
   end
-  if q.ended then return OVER, false end
+  if q.ended then return STATUS.over, false end
   local item, outcome, delay = items[settle.id], settle.outcome, settle.delay
   local exhausted = false
-  if outcome == RETRY then
+  if outcome == OUTCOME.retry then
     local failures = item.attempts + 1
     if failures >= attempts_max(item) then
       exhausted = true
@@ -124,13 +158,13 @@ local function settle_one(session, settle)
   end
   local text = settle.has_error and settle.text or nil
   withdraw(item)
-  if outcome == IS_DONE then
+  if outcome == OUTCOME.done then
     record_result(item.id, item, settle.hash, settle.text)
-  elseif outcome == BURIED or exhausted then
+  elseif outcome == OUTCOME.dead or exhausted then
     -- A late settle names an attempt that its loss may have counted already.
     item.attempts, item.error, item.lost = max(item.attempts, item.attempt), text, false
     bury(item)
-  elseif outcome == RETRY then
+  elseif outcome == OUTCOME.retry then
     item.attempts, item.error = item.attempts + 1, text
     q.retried = q.retried + 1
     if delay > 0 then make_delayed(item, now_ms + delay) else make_ready(item) end
@@ -139,77 +173,128 @@ local function settle_one(session, settle)
   end
   if session then
     -- What was sent, exhausted or not: its repeat says the same.
-    remember(session, settle.id, settle.lease, outcome)
+    remember(session, settle.id, settle.lease, outcome, 1)
     set_lost(session, settle.id, nil)
-    if outcome == IS_DONE then session.done = session.done + 1 end
+    if outcome == OUTCOME.done then session.done = session.done + 1 end
   end
-  if outcome == IS_DONE and settle.spawned > 0 then
-    local spawn = {}
-    for n = 1, settle.spawned do spawn[n] = ARGV[settle.spawn_at + n - 1] end
-    local _, fresh = sort_out(spawn)
+  if outcome == OUTCOME.done and settle.spawned > 0 then
+    local _, fresh = sort_out(settle.spawn_at, settle.spawn_at + settle.spawned - 1)
     add(fresh)
   end
-  return OK, true
+  return STATUS.ok, true
 end
 
--- What most settles are: a `done` of what this session holds, with nothing besides. `like` is how
--- the item was leased, which all of its lease have in common. Mirrors `settle_one`.
-local function settle_plain(session, id, like, at)
-  held_no_more[#held_no_more + 1] = id
-  session.holds = session.holds - 1
+-- The run of settles whose fixed part stands at this argument.
+local function run_at(at)
+  local fixed, run = ARGV[at], { fixed = ARGV[at] }
+  local _
+  _, run.count, run.first, run.lease = parse(RUN, fixed)
+  run.last = run.first + run.count - 1
+  run.lengths, run.text = ARGV[at + 1], ARGV[at + 2]
+  return run
+end
+
+-- The items of a run that share a lease of this session, page by page; nil unless all of them do.
+local function shared_parts(session, run)
+  local parts = {}
+  if run.last > q.len or run.first < 1 then return nil end
+  for number = page_of(run.first), page_of(run.last) do
+    local part = {
+      number = number, slot = max(run.first - number * PAGE, 1),
+      last_slot = min(run.last - number * PAGE, PAGE),
+    }
+    local set = slots_set(part.slot, part.last_slot)
+    if peeked[number] then return nil end
+    for _, share in ipairs(shares_of(number)) do
+      if share.lease == run.lease and share.session == session.id
+        and bit.tobit(set) == band(share.set, set) then
+        part.share, part.set = share, set
+      end
+    end
+    if not part.share then return nil end
+    parts[#parts + 1] = part
+  end
+  return parts
+end
+
+-- Settles a run of which all share a lease of this session, which lost nothing: what most settles
+-- are. Mirrors `settle_one`.
+local function settle_shared(session, run, parts)
+  local share = parts[1].share
+  local like = { attempt = 1, leased = share.leased, key = false }
+  for _, part in ipairs(parts) do like.key = like.key or part.share.kind >= HAS.key end
+  local sum = sub(run.fixed, RUN_BYTES + 1, RUN_BYTES + 32)
+  local ending = record_results(run.first, run.count, like, sum, run.lengths, run.text)
+  for _, part in ipairs(parts) do
+    set_ends(part.number, part.slot, part.last_slot, rep(ending, part.last_slot - part.slot + 1))
+    leave_share(part.number, part.share, part.set)
+  end
+  session.holds = session.holds - run.count
   if session.holds == 0 then session.idle = q.stepped end
-  q.counts[LEASED] = q.counts[LEASED] - 1
-  record_result(id, like, sub(ARGV[at], SETTLE_BYTES + 1), ARGV[at + 1])
-  remember(session, id, like.lease, IS_DONE)
-  session.done = session.done + 1
+  q.counts[LEASED] = q.counts[LEASED] - run.count
+  remember(session, run.first, run.lease, OUTCOME.done, run.count)
+  session.done = session.done + run.count
 end
 
-local function is_plain(session, lease, like)
-  return like.place == IS_LEASED and like.lease == lease and like.session == session.id
-    and like.deadline == 0 and not is_suspect(like)
+local function settle_each(session, run, statuses)
+  local ids, at = {}, 1
+  for n = 1, run.count do ids[n] = run.first + n - 1 end
+  prefetch(ids)
+  for n, id in ipairs(ids) do
+    local length = parse('>I4', run.lengths, 4 * n - 3)
+    local status = settle_one(session, {
+      outcome = OUTCOME.done, stop = 0, spawned = 0, id = id, lease = run.lease, delay = 0,
+      hash = sub(run.fixed, RUN_BYTES + 32 * n + 1, RUN_BYTES + 32 * n + 32),
+      text = sub(run.text, at, at + length - 1),
+    })
+    at = at + length
+    statuses[#statuses + 1] = string.char(status)
+  end
 end
 
-local function settle_all(session)
-  local places, ids, leases, statuses, stop = {}, {}, {}, {}, 0
+settle_all = function(session)
+  if ask.settles == 0 then return '' end
+  local runs, places, ids, numbers, statuses, stop = {}, {}, {}, {}, {}, 0
   local at = 17 + ask.started
   for n = 1, ask.settles do
-    local outcome, stops, _, spawned, id, lease = parse(SETTLE, ARGV[at])
-    places[n], ids[n] = at, id
-    if outcome == IS_DONE and stops == 0 and spawned == 0 then leases[n] = lease end
-    at = at + 2 + spawned
-  end
-  local stored = fetch(ids)
-  local likes = {}
-  local may_be_plain = session and session.lost == 0 and not q.ended
-  for n = 1, ask.settles do
-    local id, lease, packed, like = ids[n], leases[n], stored[n], nil
-    if may_be_plain and lease and packed and not items[id] and not gone_items[id] then
-      like = likes[packed]
-      if like == nil then
-        like = unpack_item(id, packed)
-        likes[packed] = like
-      end
-    end
-    if like and is_plain(session, lease, like) then
-      settle_plain(session, id, like, places[n])
-      statuses[n] = OK
+    places[n] = at
+    if byte(ARGV[at]) == RUN_OF then
+      local run = run_at(at)
+      runs[n] = run
+      for number = page_of(run.first), page_of(run.last) do numbers[#numbers + 1] = number end
+      at = at + 3
     else
-      if packed and not items[id] and not gone_items[id] then
-        items[id] = unpack_item(id, packed)
-      end
-      local settle, counted = settle_at(places[n]), nil
-      statuses[n], counted = settle_one(session, settle)
-      if counted and stop == 0 then stop = settle.stop end
-      may_be_plain = may_be_plain and session.lost == 0
+      local _, _, _, spawned, id = parse(SETTLE, ARGV[at])
+      ids[#ids + 1] = id
+      at = at + 2 + spawned
     end
   end
-  in_parts('ZREM', K.holds, held_no_more)
+  prefetch(ids)
+  prefetch_shares(numbers)
+  for n = 1, ask.settles do
+    local run = runs[n]
+    if run then
+      local parts = session and session.lost == 0 and not q.ended and shared_parts(session, run)
+      if parts then
+        settle_shared(session, run, parts)
+        statuses[#statuses + 1] = rep('\0', run.count)
+      else
+        settle_each(session, run, statuses)
+      end
+    else
+      local settle = settle_at(places[n])
+      local status, counted = settle_one(session, settle)
+      statuses[#statuses + 1] = string.char(status)
+      if counted and stop == 0 then stop = settle.stop end
+    end
+  end
   in_parts('RPUSH', K.results, new_results)
-  carry_digest()
+  add_digest()
   if stop ~= 0 and not q.ended then
     end_queue('stopped', 'worker', stop == 1 and 'success' or 'failure', nil, worker)
   end
-  return statuses
+  return table.concat(statuses)
+end
 end
 
 -- Notes that a leased item runs; its time limit begins now.
@@ -217,6 +302,8 @@ local function start_item(item)
   if item.started then return end
   item.started = true
   local limit = item.limit > 0 and item.limit or S.limit
+  if item.share and limit == 0 then return start_shared(item) end
+  if unshare(item) then later(K.holds, item.id, session_of(item.session).no) end
   if limit > 0 then
     item.deadline = q.time + limit + S.session
     later(K.limits, item.id, item.deadline)
@@ -226,13 +313,13 @@ local function start_item(item)
 end
 
 local function start_all(session)
-  if q.ended then return end
+  if q.ended or ask.started == 0 then return end
   local ids = {}
   for n = 1, ask.started do ids[n] = tonumber(ARGV[16 + n]) end
   prefetch(ids)
   for _, id in ipairs(ids) do
     local item = find(id)
-    if item and item.place == IS_LEASED and item.session == session.id then start_item(item) end
+    if item and item.place == PLACE.leased and item.session == session.id then start_item(item) end
   end
 end
 
@@ -244,13 +331,13 @@ local function open_session()
     return nil, { 'revoked', min(revoked_until - now_ms, ASK_AGAIN_MS), false }
   end
   local older = session_of_worker(worker)
-  if older then end_session(older, REPLACED, true) end
+  if older then end_session(older, END.replaced, true) end
   local id = string.format('%04x%04x%04x%04x', parse('>I2I2I2I2', draw()))
   q.serial, q.sessions = q.serial + 1, q.sessions + 1
   local session = {
     id = id, worker = worker, nonce = nonce ~= '' and nonce or nil, no = q.serial,
     deadline = 0, waits = 0, holds = 0, suspects = 0, lost = 0, request = NO_REQUEST, lease = 0,
-    answers = 0, done = 0, opened = now_ms, idle = now_ms,
+    answers = 0, entries = 0, recent = '', done = 0, opened = now_ms, idle = now_ms,
   }
   sessions[id] = session
   call('HSET', K.workers, worker, id)
@@ -275,6 +362,14 @@ local function wait(reason, retry_ms)
   return { reason, retry_ms or min(until_due, 5000), due }
 end
 
+-- Items of a lease: the first id, which attempt it is, offsets if there are several, how many bytes
+-- stand before the records, records.
+local function add_row(rows, id, attempt, offsets, skipped, text)
+  local at = #rows
+  rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4] = id, attempt, offsets, skipped
+  rows[at + 5] = text
+end
+
 -- What is left of the items that the last request got.
 local function repeat_last(session)
   local rows = {}
@@ -282,7 +377,7 @@ local function repeat_last(session)
     for _, id in ipairs(held_by(session)) do
       local item = items[id]
       if item.lease == session.lease then
-        rows[#rows + 1], rows[#rows + 2], rows[#rows + 3] = id, item.attempt, record(id)
+        add_row(rows, id, item.attempt, '', 0, record(id))
       end
     end
   end
@@ -300,17 +395,29 @@ local function choose(session)
     end
   end
   local room = max(S.leased - q.counts[LEASED], 0)
-  local wanted = min(ask.max, SESSION_LEASES_MAX - session.holds, room)
+  local wanted = min(ask.max, MOST.leases - session.holds, room)
   if wanted == 0 then return nil, 'limit_reached' end
   local alone = session.holds == 0 and next_alone()
   if alone then return alone end
-  local chosen = take_first(min(wanted, LEASES_A_STEP))
-  if #chosen.ids > 0 then return chosen end
+  local chosen = take_first(wanted)
+  if #chosen > 0 then return chosen end
   -- Only cancelled items were looked at: the rest comes with the next call.
   if q.counts[READY] > q.alone then return nil, 'nothing_ready', 0 end
   if q.alone > 0 then return nil, 'last_attempt_alone' end
   if q.counts[DELAYED] > 0 and q.counts[LEASED] == 0 then return nil, 'delayed' end
   return nil, 'nothing_ready'
+end
+
+-- Leases some fresh items of a page together.
+local function share_out(session, part, slot, last_slot, started, token)
+  if slot > last_slot then return end
+  local list = shares_of(part.number)
+  list[#list + 1] = {
+    set = slots_set(slot, last_slot), lease = token, leased = now_ms, kind = part.kind,
+    started = started, session = session.id,
+  }
+  shares_changed[part.number] = true
+  later(K.holds, held_page(part.number, session), session.no)
 end
 
 local function lease(session)
@@ -320,43 +427,37 @@ local function lease(session)
   if not chosen then return wait(reason, retry_ms) end
   local token = max(now_us, q.lease + 1)
   q.lease = token
-  local rows, written, held, packed_as = {}, {}, {}, {}
-  for n, id in ipairs(chosen.ids) do
-    local item, text, attempt = chosen[n], chosen.texts[n], 1
+  local rows, numbers, count = {}, {}, 0
+  for _, part in ipairs(chosen) do
+    -- Of a page whose items are all fresh none is leased.
+    if part.count == PAGE then shares[part.number] = {} else numbers[#numbers + 1] = part.number end
+  end
+  prefetch_shares(numbers)
+  for _, part in ipairs(chosen) do
+    local item = part.item
     if item then
       withdraw(item)
-      item.place, item.session, item.started, item.lost = IS_LEASED, session.id, false, false
+      item.place, item.session, item.started, item.lost = PLACE.leased, session.id, false, false
       item.lease, item.attempt, item.leased = token, item.attempts + 1, now_ms
       if is_suspect(item) then session.suspects = session.suspects + 1 end
-      later(K.holds, id, session.no)
+      later(K.holds, item.id, session.no)
       -- What it has again is not lost to it any more.
-      set_lost(session, id, nil)
-      if n <= starting then start_item(item) end
-      attempt = item.attempt
+      set_lost(session, item.id, nil)
+      count = count + 1
+      if count <= starting then start_item(item) end
+      add_row(rows, item.id, item.attempt, '', 0, part.text)
     else
-      -- Of these all with the same first byte are kept alike.
-      local kind = byte(text) * 2 + (n <= starting and 1 or 0)
-      local packed = packed_as[kind]
-      if not packed then
-        local like = new_item(id, text)
-        like.place, like.session, like.started = IS_LEASED, session.id, n <= starting
-        like.lease, like.attempt, like.leased = token, 1, now_ms
-        packed = pack_item(like)
-        packed_as[kind] = packed
-      end
-      if items[id] then items[id] = nil end
-      local at = #written
-      written[at + 1], written[at + 2] = id, packed
-      held[at + 1], held[at + 2] = session.no, id
+      local running = min(max(starting - count, 0), part.count)
+      share_out(session, part, part.slot, part.slot + running - 1, 1, token)
+      share_out(session, part, part.slot + running, part.last_slot, 0, token)
+      count = count + part.count
+      q.counts[READY] = q.counts[READY] - part.count
+      add_row(rows, part.first, 1, part.offsets, part.skipped, part.text)
     end
-    rows[3 * n - 2], rows[3 * n - 1], rows[3 * n] = id, attempt, text
   end
-  in_parts('HSET', K.live, written)
-  in_parts('ZADD', K.holds, held)
-  q.counts[READY] = q.counts[READY] - #written / 2
-  q.counts[LEASED] = q.counts[LEASED] + #chosen.ids
+  q.counts[LEASED] = q.counts[LEASED] + count
   q.first_lease = q.first_lease or now_ms
-  session.holds = session.holds + #chosen.ids
+  session.holds = session.holds + count
   session.request, session.lease = number, token
   sessions_changed[session.id] = session
   return { false, digits(token), S.limit, rows }
@@ -374,7 +475,7 @@ local function exchange()
     return { -1, '0', {}, 0, 'absent', uid ~= '' and tombstone(uid) or false }
   end
   if uid ~= '' and uid ~= q.uid then return { -1, '0', {}, 0, 'gone', tombstone(uid) } end
-  draws_used, new_results, held_no_more = 0, {}, {}
+  draws_used, new_results, sums = 0, {}, {}
 
   begin()
 
@@ -418,8 +519,8 @@ local function exchange()
     keep_alive(session, waits)
     lost_ids = sorted_lost(session)
     if leave then
-      end_session(session, LEFT, false)
-      session_shown, session_end = false, LEFT
+      end_session(session, END.left, false)
+      session_shown, session_end = false, END.left
     end
   end
   local reply = complete('exchange', q.uid, S.heartbeat, statuses, session_end, session_shown,

@@ -7,22 +7,27 @@
 
 local call, KEYS, ARGV -- of the call that is carried out
 -- There are no libraries yet while this one is loaded.
-local floor, min, max, byte, sub, pack, parse
+local floor, min, max, byte, sub, pack, parse, format, rep, band
 
 local names = {
   'meta', 'pages', 'blobs', 'ends', 'live', 'back', 'alone', 'delayed', 'dead', 'dedupe',
   'sessions', 'expires', 'workers', 'holds', 'answers', 'lost', 'revoked', 'limits', 'ended',
-  'results', 'gone', 'remembered',
+  'results', 'gone', 'remembered', 'leased', 'marks',
 }
-local K = { fresh = {} }
+local K -- the keys by these names
 
-local LAYOUT = 1
+local LAYOUT = 2
 local READY, DELAYED, LEASED, DONE, DEAD, CANCELLED, ABANDONED = 1, 2, 3, 4, 5, 6, 7
 -- Certificates of deleted queues of a name that are kept, and for how many seconds.
 local TOMBSTONES = { max = 64, seconds = 7 * 24 * 3600 }
 local FOREVER = 2 ^ 52
+local LIMBS = '>I4I4I4I4I4I4I4I4'
+-- What is kept between calls, each of so many queues: the names of their keys, what seldom changes,
+-- and the heads that the last steps wrote, by their text: who finds that text need not read it.
+local KEPT_MAX = 256
+local kept = { keys = {}, keys_count = 0, cold = {}, cold_count = 0, heads = {}, heads_count = 0 }
 
-local now_us, now_ms, replica, epoch, queue_name, channel
+local now_us, now_ms, epoch, queue_name, channel
 local q -- the head; nil while there is no such queue
 local S -- its settings as numbers
 local leasable_before, over_before, created
@@ -30,21 +35,17 @@ local news -- sessions that want to know
 local pending -- changes of sorted sets, the last one of a member counts
 local resets = {} -- what the other files do before a call
 
-local function digits(number) return string.format('%.0f', number) end
+local function digits(number) return format('%d', number) end
 
--- The settings that stand in the arguments of a call, from this one on.
-local SETTINGS = 10
-local function settings_at(first)
+-- Settings as they stand in one argument: with a space behind each.
+local function settings_of(text)
   local settings = {}
-  for at = 1, SETTINGS do settings[at] = ARGV[first + at - 1] end
+  for setting in string.gmatch(text, '([^ ]*) ') do settings[#settings + 1] = setting end
   return settings
 end
 
-local function read_settings()
-  local s = q.settings
-  -- Older heads have fewer.
-  for at = #s + 1, SETTINGS do s[at] = '' end
-  S = {
+local function numbers_of(s)
+  return {
     attempts = tonumber(s[1]), session = tonumber(s[2]), heartbeat = tonumber(s[3]),
     base = tonumber(s[4]), cap = tonumber(s[5]), leased = tonumber(s[6]) or math.huge,
     retention = min(tonumber(s[7]), FOREVER),
@@ -52,13 +53,105 @@ local function read_settings()
   }
 end
 
+local function configure(settings)
+  q.settings, q.numbers, q.cold = settings, numbers_of(settings), nil
+  S = q.numbers
+end
+
+local unpack_head, pack_head
+do
+-- The head: layout, flags, rows of `took`, lanes that are not empty, numbers; then counts, these
+-- lanes, the digest, `took`, and what seldom changes (`cold`).
+local HEAD = '>BBBBI8I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6I6'
+local HEAD_BYTES = 4 + 8 + 22 * 6
+local COUNTS = '>I6I6I6I6I6I6I6'
+
+-- Reads what seldom changes; what comes of a text is kept, and never changed.
+local function thaw(cold)
+  local found = kept.cold[cold]
+  if not found then
+    found = cmsgpack.unpack(cold)
+    found.numbers = numbers_of(found.settings)
+    if kept.cold_count == KEPT_MAX then kept.cold, kept.cold_count = {}, 0 end
+    kept.cold[cold], kept.cold_count = found, kept.cold_count + 1
+  end
+  return found
+end
+
+unpack_head = function(packed)
+  local _, flags, rows, lanes, lease, created, back, alone, blobs, len, results, bytes, result_rows,
+    marked, marked_bytes, retried, time, stepped, limits, sessions, serial, endings, earliest,
+    first_lease, last_done, idle, keys = parse(HEAD, packed)
+  local at = HEAD_BYTES + 1
+  local counts = { parse(COUNTS, packed, at) }
+  counts[8], at = nil, at + 42
+  local fresh, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  for from = at, at + 13 * lanes - 1, 13 do
+    local lane = byte(packed, from)
+    fresh[lane], ghosts[lane] = parse('>I6I6', packed, from + 1)
+  end
+  at = at + 13 * lanes
+  local frozen = sub(packed, at + 32 + 4 * rows)
+  local cold = thaw(frozen)
+  return {
+    lease = lease, created = created, back = back, alone = alone, blobs = blobs, len = len,
+    results = results, bytes = bytes, rows = result_rows, marked = marked,
+    marked_bytes = marked_bytes, retried = retried, time = time, stepped = stepped,
+    limits = limits, sessions = sessions, serial = serial, endings = endings, earliest = earliest,
+    first_lease = first_lease > 0 and first_lease or nil,
+    last_done = last_done > 0 and last_done or nil, idle = idle > 0 and idle - 1 or nil,
+    sealed = flags % 2 == 1, paused = flags % 4 > 1, uncertain = flags > 3,
+    counts = counts, fresh = fresh, ghosts = ghosts,
+    digest = sub(packed, at, at + 31), took = sub(packed, at + 32, at + 31 + 4 * rows),
+    cold = frozen, uid = cold.uid, epoch = cold.epoch, settings = cold.settings,
+    ended = cold.ended, numbers = cold.numbers, keys = keys,
+  }
+end
+
+pack_head = function(h)
+  local flags = (h.sealed and 1 or 0) + (h.paused and 2 or 0) + (h.uncertain and 4 or 0)
+  local lanes, fresh, ghosts = '', h.fresh, h.ghosts
+  for lane = 1, 10 do
+    if fresh[lane] > 0 then lanes = lanes .. pack('>BI6I6', lane, fresh[lane], ghosts[lane]) end
+  end
+  h.cold = h.cold or cmsgpack.pack{
+    uid = h.uid, epoch = h.epoch, settings = h.settings, ended = h.ended,
+  }
+  return pack(HEAD, LAYOUT, flags, #h.took / 4, #lanes / 13, h.lease, h.created, h.back, h.alone,
+    h.blobs, h.len, h.results, h.bytes, h.rows, h.marked, h.marked_bytes, h.retried, h.time,
+    h.stepped, h.limits, h.sessions, h.serial, h.endings, h.earliest, h.first_lease or 0,
+    h.last_done or 0, h.idle and h.idle + 1 or 0, h.keys)
+    .. pack(COUNTS, unpack(h.counts)) .. lanes .. h.digest .. h.took .. h.cold
+end
+end
+
+local register
+do
+-- The layout in which a head is, if it is another one. That of version 1 was a map of msgpack.
+local function other_layout(packed)
+  local layout = byte(packed)
+  if layout and layout < 128 then return layout end
+  local readable, head = pcall(cmsgpack.unpack, packed)
+  return readable and type(head) == 'table' and head.layout
+end
+
+local function keys_by_name(keys)
+  local found = { fresh = {} }
+  for at, name in ipairs(names) do found[name] = keys[at] end
+  for priority = 0, 9 do found.fresh[priority] = keys[#names + 1 + priority] end
+  if kept.keys_count == KEPT_MAX then kept.keys, kept.keys_count = {}, 0 end
+  kept.keys[keys[1]], kept.keys_count = found, kept.keys_count + 1
+  return found
+end
+
 -- Carries out a call.
 local function run(act, keys, arguments)
   call, KEYS, ARGV = redis.call, keys, arguments
-  floor, min, max = math.floor, math.min, math.max
-  byte, sub, pack, parse = string.byte, string.sub, struct.pack, struct.unpack
-  for at, name in ipairs(names) do K[name] = keys[at] end
-  for priority = 0, 9 do K.fresh[priority] = keys[#names + 1 + priority] end
+  if not floor then
+    floor, min, max, format, rep = math.floor, math.min, math.max, string.format, string.rep
+    byte, sub, pack, parse, band = string.byte, string.sub, struct.pack, struct.unpack, bit.band
+  end
+  K = kept.keys[keys[1]] or keys_by_name(keys)
   -- Redis' clock, unless a test drives the time.
   now_us = tonumber(ARGV[1])
   if not now_us then
@@ -66,30 +159,34 @@ local function run(act, keys, arguments)
     now_us = time[1] * 1000000 + time[2]
   end
   now_ms = floor(now_us / 1000)
-  replica, epoch = string.match(ARGV[2], '^(%S+) (%S*)$')
-  queue_name, channel = ARGV[3], ARGV[4]
+  epoch, queue_name, channel = sub(ARGV[2], 18), ARGV[3], ARGV[4]
   q, created, news, pending = nil, false, {}, {}
-  for _, reset in ipairs(resets) do reset() end
+  for at = 1, #resets do resets[at]() end
   local head = call('GET', K.meta)
   if head then
-    q = cmsgpack.unpack(head)
-    if q.layout ~= LAYOUT then
+    if byte(head) ~= LAYOUT then
       return redis.error_reply('LAYOUT queue ' .. queue_name .. ' has stored layout '
-        .. tostring(q.layout) .. ', and this service knows ' .. LAYOUT)
+        .. tostring(other_layout(head)) .. ', and this service knows ' .. LAYOUT)
     end
-    -- Heads of before it was counted have none.
-    q.took, q.bytes = q.took or {}, q.bytes or 0
-    read_settings()
+    q = kept.heads[head]
+    if q then
+      -- What fails half-way must not leave its changes to the next step.
+      kept.heads[head], kept.heads_count = nil, kept.heads_count - 1
+    else
+      q = unpack_head(head)
+    end
+    S = q.numbers
   end
   return act()
 end
 
-local function register(name, act, flags)
+register = function(name, act, flags)
   redis.register_function{
     function_name = LIBRARY .. '_' .. name,
     callback = function(keys, arguments) return run(act, keys, arguments) end,
     flags = flags,
   }
+end
 end
 
 -- Calls a command with many arguments in parts that fit on Lua's stack.
@@ -123,6 +220,11 @@ local function write_pending(key)
   local changes = pending[key]
   if not changes then return end
   pending[key] = nil
+  local first, value = next(changes)
+  if next(changes, first) == nil then
+    if value then call('ZADD', key, value, first) else call('ZREM', key, first) end
+    return
+  end
   local added, removed = {}, {}
   for member, score in pairs(changes) do
     if score then
@@ -139,12 +241,10 @@ end
 -- The head as the service decodes it (`head.rs`).
 local function view(of)
   local ended = of.ended
-  local digest = {}
-  for at = 1, 8 do digest[at] = string.format('%08x', of.digest[at]) end
   return {
     of.uid, of.created, of.sealed and 1 or 0, of.paused and 1 or 0, of.counts, of.retried,
     of.sessions, of.first_lease or false, of.last_done or false, of.settings,
-    table.concat(digest), of.uncertain and 1 or 0,
+    format(rep('%08x', 8), parse(LIMBS, of.digest)), of.uncertain and 1 or 0,
     ended and {
       ended.phase, ended.cause, ended.outcome, ended.reason or false, ended.by or false, ended.at,
     } or false,
@@ -154,8 +254,8 @@ end
 -- The certificate of a queue that is gone, if it is still known.
 local function tombstone(uid)
   for _, packed in ipairs(call('LRANGE', K.gone, 0, -1)) do
-    local found = cmsgpack.unpack(packed)
-    if found.uid == uid then return view(found) end
+    local found = byte(packed) == LAYOUT and unpack_head(packed)
+    if found and found.uid == uid then return view(found) end
   end
   return false
 end
@@ -171,21 +271,23 @@ local function create(uid, settings)
   end
   local before = call('LINDEX', K.gone, 0)
   q = {
-    layout = LAYOUT, uid = uid, epoch = epoch, created = now_ms, sealed = false, paused = false,
-    settings = settings, counts = { 0, 0, 0, 0, 0, 0, 0 }, digest = { 0, 0, 0, 0, 0, 0, 0, 0 },
+    uid = uid, epoch = epoch, created = now_ms, sealed = false, paused = false, uncertain = false,
+    counts = { 0, 0, 0, 0, 0, 0, 0 }, digest = rep('\0', 32),
     -- Entries of the lanes of fresh items, and how many of those are cancelled, a lane each.
     fresh = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }, ghosts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 },
     back = 0, alone = 0, blobs = 0,
-    len = 0, results = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
+    len = 0, keys = 0, results = 0, rows = 0, marked = 0, marked_bytes = 0, retried = 0, time = 0, stepped = now_ms, limits = 0,
     sessions = 0, serial = 0, endings = 0,
-    -- How many results took so many binary digits of milliseconds, from none on.
-    took = {},
+    -- No session ends before this queue time.
+    earliest = 0,
+    -- How many results took so many binary digits of milliseconds, from none on, four bytes each.
+    took = '',
     -- Bytes of all results.
     bytes = 0,
     -- No lease number of an older queue of this name may come again.
-    lease = before and cmsgpack.unpack(before).lease or 0,
+    lease = before and byte(before) == LAYOUT and unpack_head(before).lease or 0,
   }
-  read_settings()
+  configure(settings)
   created = true
 end
 
@@ -198,15 +300,21 @@ local function left()
   return q.counts[READY] + q.counts[DELAYED] + q.counts[LEASED]
 end
 
--- When time alone may change the queue, or nil.
-local function next_due()
+-- When time alone may change the queue, or nil. After a step a time that is too early will do:
+-- whoever comes then asks for the exact one.
+local function next_due(exact)
   local deadline, due
-  for key, count in pairs({ [K.expires] = q.sessions, [K.limits] = q.limits }) do
-    if count > 0 then
-      write_pending(key)
-      local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-      if first[2] then deadline = min(deadline or FOREVER, tonumber(first[2])) end
+  if q.sessions > 0 then
+    if exact or q.earliest <= q.time then
+      write_pending(K.expires)
+      q.earliest = tonumber(call('ZRANGE', K.expires, 0, 0, 'WITHSCORES')[2] or 0)
     end
+    deadline = q.earliest
+  end
+  if q.limits > 0 then
+    write_pending(K.limits)
+    local first = call('ZRANGE', K.limits, 0, 0, 'WITHSCORES')
+    if first[2] then deadline = min(deadline or FOREVER, tonumber(first[2])) end
   end
   if q.idle and S.idle then deadline = min(deadline or FOREVER, q.idle + S.idle) end
   if deadline then due = q.stepped + min(max(deadline - q.time, 0), S.heartbeat) end
@@ -226,7 +334,7 @@ local function delay_of(due) return due and max(due - now_ms, 0) or -1 end
 local function publish(more, over)
   if more ~= '0' or over or #news > 0 then
     call('PUBLISH', channel, table.concat(
-      { replica, queue_name, more, over and '1' or '0', table.concat(news, ',') }, ' '))
+      { sub(ARGV[2], 1, 16), queue_name, more, over and '1' or '0', table.concat(news, ',') }, ' '))
   end
 end
 
@@ -237,7 +345,9 @@ local function begin()
   q.time = q.time + min(max(now_ms - q.stepped, 0), S.heartbeat)
   q.stepped = max(q.stepped, now_ms)
   -- Redis has been restarted or replaced in a way that may have lost what was acknowledged.
-  if q.epoch ~= epoch and not q.ended then q.epoch, q.uncertain = epoch, true end
+  if q.epoch ~= epoch and not q.ended then
+    q.epoch, q.uncertain, q.cold = epoch, true, nil
+  end
   leasable_before, over_before = leasable(), q.ended ~= nil
   sweep()
 end
@@ -258,14 +368,17 @@ local function complete(tag, ...)
   complete_sessions()
   local due = next_due()
   for key in pairs(pending) do write_pending(key) end
-  call('SET', K.meta, cmsgpack.pack(q))
+  local head = pack_head(q)
+  call('SET', K.meta, head)
+  if kept.heads_count >= KEPT_MAX then kept.heads, kept.heads_count = {}, 0 end
+  kept.heads[head], kept.heads_count = q, kept.heads_count + 1
   publish(more, over)
   return { delay_of(due), more, news, over and 1 or 0, tag, ... }
 end
 
 -- Removes a queue that is over; its certificate stays for late workers.
 local function remove()
-  call('LPUSH', K.gone, cmsgpack.pack(q))
+  call('LPUSH', K.gone, pack_head(q))
   call('LTRIM', K.gone, 0, TOMBSTONES.max - 1)
   call('EXPIRE', K.gone, TOMBSTONES.seconds)
   for at = 1, #names + 10 do

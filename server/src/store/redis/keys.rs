@@ -1,4 +1,4 @@
-//! The stored layout, version 1.
+//! The stored layout, version 2.
 //!
 //! All keys of a queue share the hash tag `{namespace.name}`, so that one script may touch them
 //! all on a Redis Cluster, too. Every script declares all of them, in the order of [`PARTS`].
@@ -6,27 +6,29 @@
 //!
 //! | key `gangline:{queue}:…` | type | holds |
 //! | --- | --- | --- |
-//! | `meta` | string | the head: a msgpack map with `layout`, uid, settings, phase, counts, digest, queue time, the newest lease number, the `epoch` of the Redis it was on |
-//! | `pages` | hash | page number → 32 end offsets of `I2`, then the records of 32 consecutive items; dropped when all of them are settled |
+//! | `meta` | string | the head: layout, flags, numbers, counts, lanes, the digest, how long items took, then as msgpack what seldom changes: uid, settings, how it ended, the `epoch` of the Redis it was on |
+//! | `pages` | hash | page number → what its records have, 33 offsets of `I2` from 0 on, then the records of 32 consecutive items; dropped when all of them are settled |
 //! | `blobs` | hash | id → record, for records over 512 bytes |
-//! | `ends` | hash | page number → 32 numbers of `I4`: 0, the place of the result plus one, or 2³²−1 for cancelled |
-//! | `live` | hash | id → what changes of an item: only for items in flight, delayed, dead, or that came back |
+//! | `ends` | hash | page number → 32 numbers of `I4`: 0, 2³¹ and the number of the row of the result, or 2³²−1 for cancelled |
+//! | `live` | hash | id → what changes of an item: for items in flight, delayed, dead, or that came back, unless they share a lease |
+//! | `leased` | hash | page number → what its items that were leased fresh have in common, those of a lease and a session together: `I4` which ones, `I8` lease, `I6` when, priority and whether some have keys, whether they run, session |
+//! | `marks` | sorted set | numbers of some rows of results, by how many results come before |
 //! | `fresh:0` … `fresh:9` | list | runs of ids never leased, `first` or `first:count`, a list a priority |
 //! | `back` | sorted set | ready items that came back, by (9 − priority) · 2⁴⁴ + id |
 //! | `alone` | sorted set | ready items whose last attempt must run alone, by (9 − priority) · 2⁴⁴ + id |
 //! | `delayed` | sorted set | delayed items by when they are due |
 //! | `dead` | sorted set | dead items by id |
-//! | `dedupe` | hash | first 16 bytes of a key's SHA-256 → id |
-//! | `sessions` | hash | session → a msgpack map |
+//! | `dedupe` | hash | number of a bucket → first 16 bytes of the SHA-256 of keys, each with the `I6` id of its item |
+//! | `sessions` | hash | session → its numbers, its name and the newest of its settles that counted |
 //! | `expires` | sorted set | sessions by deadline in queue time |
 //! | `workers` | hash | worker name → its session |
-//! | `holds` | sorted set | leased items by the serial number of their session |
-//! | `answers` | hash | `serial:page` → up to 64 settles that counted, `I6` id, `I8` lease, outcome |
+//! | `holds` | sorted set | leased items, or `page:serial` for those that share a lease, by the serial number of their session |
+//! | `answers` | hash | `serial:page` → 16 times settles that counted, alike and of consecutive items: `I6` first id, `I8` lease, outcome, `I2` count |
 //! | `lost` | hash | session → ids that it lost without its doing |
 //! | `revoked` | sorted set | worker names by until when they get no session |
 //! | `limits` | sorted set | leased items by the end of their time limit, in queue time |
 //! | `ended` | sorted set | the last 1,024 sessions that ended and their first calls (`nonce:worker`), by order and cause |
-//! | `results` | list | `I6` id, `I2` attempt, `I6` ms it took, whether it has a key, `I2` length, key, result |
+//! | `results` | list | rows of results of consecutive items with the same attempt and time: `I2` how many, `I6` first id, `I2` attempt, `I6` ms it took, whether there are keys; unless it is one, their lengths of `I4`; then the results, behind `I2` length and key if there are keys (length 2¹⁶−1: none) |
 //! | `gone` | list | heads of deleted queues of this name, newest first; for a week |
 //! | `remembered` | sorted set | workers whose last session has ended, by the order of these ends |
 //! | `batch:KEY` | string | what a push under an `Idempotency-Key` took; for 24 h, whatever becomes of the queue |
@@ -47,7 +49,7 @@ use redis::Cmd;
 
 /// The version that this code reads and writes; it stands in every head.
 #[cfg(test)]
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 
 /// The tokens: a hash from a token's id to its JSON.
 pub(super) const TOKENS: &str = "gangline:{tokens}";
@@ -59,7 +61,7 @@ pub(super) const QUEUES: &str = "gangline:{queues}";
 pub(super) const NEWS: &str = "gangline:news";
 
 /// The keys of a queue, in the order in which scripts get them (`names` in `head.lua`).
-const PARTS: [&str; 32] = [
+const PARTS: [&str; 34] = [
     "meta",
     "pages",
     "blobs",
@@ -82,6 +84,8 @@ const PARTS: [&str; 32] = [
     "results",
     "gone",
     "remembered",
+    "leased",
+    "marks",
     "fresh:0",
     "fresh:1",
     "fresh:2",

@@ -9,6 +9,8 @@ local COUNT_OF = {
 }
 -- Leased items that are sorted in one look.
 local HELD_AT_ONCE = 2048
+-- Rows of results that are read at once.
+local ROWS_AT_ONCE = 32
 
 local function session_row(session)
   return { session.worker, session.id, session.holds, session.done, session.opened, session.idle }
@@ -32,7 +34,7 @@ local function look()
   if not q then return { 'not_found' } end
 
   if what == 'status' then
-    local due = next_due()
+    local due = next_due(true)
     return { 'status', view(q), delay_of(due), digits(leasable()) }
   end
 
@@ -59,9 +61,7 @@ local function look()
     if count == 0 then return { 'items', rows, digits(q.len), 1 } end
     if state == 'leased' and count <= HELD_AT_ONCE then
       -- What is leased is held by a session; there is no need to look at the rest.
-      local held = call('ZRANGE', K.holds, 0, -1)
-      for at = 1, #held do held[at] = tonumber(held[at]) end
-      table.sort(held)
+      local held = all_held(HELD_AT_ONCE)
       for _, found in ipairs(held) do
         if found > after then
           if #rows == min(wanted, looks) then return { 'items', rows, digits(id), 0 } end
@@ -86,7 +86,20 @@ local function look()
   if what == 'results' then
     local cursor, wanted = tonumber(ARGV[6]), tonumber(ARGV[7])
     if cursor >= q.results or wanted == 0 then return { 'results', {} } end
-    return { 'results', call('LRANGE', K.results, cursor, cursor + wanted - 1) }
+    -- From the last row of which it is known how many results come before it.
+    local mark = call('ZREVRANGEBYSCORE', K.marks, ARGV[6], '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local row, before, rows = tonumber(mark[1] or 0), tonumber(mark[2] or 0), {}
+    while before < cursor + wanted and row < q.rows do
+      for _, text in ipairs(call('LRANGE', K.results, row, row + ROWS_AT_ONCE - 1)) do
+        local stop = before + parse('>I2', text)
+        if stop > cursor and before < cursor + wanted then
+          rows[#rows + 1], rows[#rows + 2] = max(cursor - before, 0), text
+        end
+        before = stop
+      end
+      row = row + ROWS_AT_ONCE
+    end
+    return { 'results', rows }
   end
 
   if what == 'workers' then
@@ -117,7 +130,7 @@ local function look()
     prefetch(ids)
     for _, id in ipairs(ids) do
       local item = find(id)
-      if item and item.place == IS_DEAD then
+      if item and item.place == PLACE.dead then
         rows[#rows + 1] = id
         rows[#rows + 1] = record(id)
       end
@@ -126,14 +139,13 @@ local function look()
   end
 
   if what == 'explain' then
-    local due, held, rows = false, {}, {}
+    local due, held, rows, took = false, {}, {}, {}
+    for at = 1, #q.took, 4 do took[#took + 1] = parse('>I4', q.took, at) end
     if q.counts[DELAYED] > 0 then
       due = tonumber(call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
     end
     if q.counts[LEASED] > 0 then
-      held = call('ZRANGE', K.holds, 0, tonumber(ARGV[7]) - 1)
-      for at = 1, #held do held[at] = tonumber(held[at]) end
-      prefetch(held)
+      held = all_held(tonumber(ARGV[7]))
       table.sort(held, function(one, other)
         local a, b = items[one].leased, items[other].leased
         return a < b or a == b and one < other
@@ -146,7 +158,7 @@ local function look()
         worker_of(item.session), item.leased }
     end
     local only_alone = q.alone > 0 and q.alone == q.counts[READY] and 1 or 0
-    return { 'explain', now_ms, view(q), due, q.took, only_alone, q.bytes, rows }
+    return { 'explain', now_ms, view(q), due, took, only_alone, q.bytes, rows }
   end
 
   -- One worker: whether it had a session, -1 when that is not known any more; and its session.
@@ -154,7 +166,7 @@ local function look()
     local session = session_of_worker(ARGV[6])
     if session then return { 'worker', 1, { session_row(session) } } end
     if call('ZSCORE', K.remembered, ARGV[6]) then return { 'worker', 1, {} } end
-    return { 'worker', call('ZCARD', K.remembered) < REMEMBERED_MAX and 0 or -1, {} }
+    return { 'worker', call('ZCARD', K.remembered) < MOST.remembered and 0 or -1, {} }
   end
 end
 

@@ -56,7 +56,7 @@ impl Inner {
                     cmd.arg(at_most(cursor.saturating_add(results.len() as u64)))
                         .arg(wanted);
                     let mut fields = self.must_read(&queue, &cmd, "results").await?;
-                    let page = record::results(&mut fields)?;
+                    let page = record::results(&mut fields, wanted)?;
                     let is_last = page.len() < wanted || wanted == 0;
                     results.extend(page);
                     if is_last || results.len() == max {

@@ -5,7 +5,7 @@
 -- default settings, then the items. The last key is that of the Idempotency-Key.
 
 do
-local FIRST_ITEM = 13 + SETTINGS
+local FIRST_ITEM = 14
 local IDEMPOTENCY_MS = 24 * 3600 * 1000
 
 local function push()
@@ -47,21 +47,18 @@ local function push()
 
   if not q then
     if not may_create then return refuse('too_many') end
-    create(new_uid, settings_at(13))
+    create(new_uid, settings_of(ARGV[13]))
   end
   begin()
 
-  local entries = {}
-  for at = FIRST_ITEM, #ARGV do entries[#entries + 1] = ARGV[at] end
-  local pushed, fresh, duplicates = sort_out(entries)
-  if #fresh.records > 0 then
+  local pushed, fresh, duplicates, added = sort_out(FIRST_ITEM, #ARGV)
+  if #fresh > 0 then
     if q.ended then return complete('over', q.uid, view(q)) end
     if q.sealed then return complete('sealed') end
     add(fresh)
   end
   if seal and not q.ended then q.sealed = true end
   local sealed = q.sealed and 1 or 0
-  local added = #entries - duplicates
   if part ~= '' then
     local taken = {
       kind = part, hash = hash, uid = q.uid, sealed = sealed, at = now_ms,

@@ -61,31 +61,56 @@ fn key(bytes: &[u8]) -> Decoded<ItemKey> {
         .map_err(|_| Malformed("no item key"))
 }
 
-/// Reads a row of the results.
-fn result(bytes: &[u8]) -> Decoded<ResultView> {
+/// Stands for the length of a key where there is none (`NO_KEY` in `exchange.lua`).
+const NO_KEY: u16 = u16::MAX;
+
+/// Reads a row of results: those of consecutive items (`record_results` in `exchange.lua`).
+fn row(bytes: &[u8]) -> Decoded<Vec<ResultView>> {
     let mut rest = bytes;
-    let id = ItemId(big_endian(take(&mut rest, 6)?));
+    let count = small(big_endian(take(&mut rest, 2)?))?;
+    let first = big_endian(take(&mut rest, 6)?);
     let attempt = small(big_endian(take(&mut rest, 2)?))?;
     let took_ms = big_endian(take(&mut rest, 6)?);
-    let has_key = take(&mut rest, 1)?[0] == 1;
-    let key_bytes = usize::from(small(big_endian(take(&mut rest, 2)?))?);
-    let key_text = take(&mut rest, key_bytes)?;
-    Ok(ResultView {
-        id,
-        key: if has_key { Some(key(key_text)?) } else { None },
-        result: json(rest)?,
-        attempt,
-        took_ms,
-    })
+    let has_keys = take(&mut rest, 1)?[0] == 1;
+    let mut lengths = match count {
+        1 => &[][..],
+        _ => take(&mut rest, 4 * usize::from(count))?,
+    };
+    let mut views = Vec::with_capacity(count.into());
+    for id in (first..=u64::MAX).take(count.into()) {
+        let length = match count {
+            1 => rest.len(),
+            _ => usize::try_from(big_endian(take(&mut lengths, 4)?)).unwrap_or(usize::MAX),
+        };
+        let mut one = take(&mut rest, length)?;
+        let key_bytes = match has_keys {
+            true => small(big_endian(take(&mut one, 2)?))?,
+            false => NO_KEY,
+        };
+        let key = match key_bytes {
+            NO_KEY => None,
+            bytes => Some(key(take(&mut one, bytes.into())?)?),
+        };
+        views.push(ResultView {
+            id: ItemId(id),
+            key,
+            result: json(one)?,
+            attempt,
+            took_ms,
+        });
+    }
+    Ok(views)
 }
 
-/// Reads a page of results.
-pub(super) fn results(fields: &mut Fields) -> Decoded<Vec<ResultView>> {
+/// Reads a page of results, so many at most.
+pub(super) fn results(fields: &mut Fields, max: usize) -> Decoded<Vec<ResultView>> {
     let mut rows = fields.list()?;
-    let mut results = Vec::with_capacity(rows.left());
+    let mut results = Vec::new();
     while rows.left() > 0 {
-        results.push(result(&rows.bytes()?)?);
+        let skipped = usize::try_from(rows.number()?).unwrap_or(usize::MAX);
+        results.extend(row(&rows.bytes()?)?.into_iter().skip(skipped));
     }
+    results.truncate(max);
     Ok(results)
 }
 
@@ -154,7 +179,9 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
     match state {
         ItemState::Cancelled => return Ok(view),
         ItemState::Done => {
-            let done = result(&row.bytes()?)?;
+            let row = self::row(&row.bytes()?)?;
+            let done = row.into_iter().find(|done| done.id == id);
+            let done = done.ok_or(Malformed("no result"))?;
             view.key = done.key;
             view.result = Some(done.result);
             view.took_ms = Some(done.took_ms);

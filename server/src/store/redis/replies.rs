@@ -7,7 +7,7 @@ use gangline_protocol::{
 };
 use redis::Value;
 
-use super::fields::{Decoded, Fields, Malformed, big_endian, json, small};
+use super::fields::{Decoded, Fields, Malformed, big_endian, json, small, take};
 use super::head::Head;
 use super::record::Record;
 use crate::queue::command::StreamState;
@@ -43,11 +43,14 @@ pub(super) fn exchange(
 ) -> Decoded<ExchangeReply> {
     let uid = fields.parsed()?;
     let heartbeat_ms = fields.number()?;
-    let mut statuses = fields.list()?;
+    let statuses = fields.bytes()?;
+    if statuses.len() != request.settles.len() {
+        return Err(Malformed("not a status for each settle"));
+    }
     let mut settled = Vec::with_capacity(request.settles.len());
-    for settle in &request.settles {
+    for (settle, status) in request.settles.iter().zip(statuses) {
         let (id, lease) = (settle.id, settle.lease);
-        let status = settle_status(statuses.integer()?)?;
+        let status = settle_status(status)?;
         settled.push(Settled { id, lease, status });
     }
     let session_end = match fields.next() {
@@ -75,7 +78,7 @@ pub(super) fn exchange(
     })
 }
 
-fn settle_status(code: i64) -> Decoded<SettleStatus> {
+fn settle_status(code: u8) -> Decoded<SettleStatus> {
     Ok(match code {
         0 => SettleStatus::Ok,
         1 => SettleStatus::AlreadySettled,
@@ -98,25 +101,43 @@ fn session_end(code: i64) -> Decoded<SessionEnd> {
     })
 }
 
+/// Splits the records of consecutive items where their offsets say; none for one.
+fn split<'a>(offsets: &[u8], records: &'a [u8]) -> Decoded<Vec<&'a [u8]>> {
+    if offsets.is_empty() {
+        return Ok(vec![records]);
+    }
+    let mut rest = records;
+    let at = |pair: &[u8]| u16::from_be_bytes([pair[0], pair[1]]);
+    let ends = offsets.chunks_exact(2);
+    ends.clone()
+        .zip(ends.skip(1))
+        .map(|(from, to)| take(&mut rest, at(to).wrapping_sub(at(from)).into()))
+        .collect()
+}
+
 fn lease(mut fields: Fields) -> Decoded<LeaseReply> {
     let Some(reason) = fields.optional_text()? else {
         let lease = LeaseNumber(fields.number()?);
         let default_limit_ms = Some(fields.number()?).filter(|limit_ms| *limit_ms > 0);
         let mut rows = fields.list()?;
-        let mut items = Vec::with_capacity(rows.left() / 3);
+        let mut items = Vec::with_capacity(rows.left() / 5);
         while rows.left() > 0 {
-            let (id, attempt) = (ItemId(rows.number()?), small(rows.number()?)?);
-            let record = rows.bytes()?;
-            let record = Record::of(&record)?;
-            items.push(LeasedItem {
-                id,
-                lease,
-                attempt,
-                key: record.key,
-                time_limit_ms: record.time_limit_ms.or(default_limit_ms),
-                traceparent: record.traceparent,
-                payload: json(record.payload)?,
-            });
+            let (first, attempt) = (rows.number()?, small(rows.number()?)?);
+            let (offsets, skipped, records) = (rows.bytes()?, rows.number()?, rows.bytes()?);
+            let mut rest = &records[..];
+            take(&mut rest, usize::try_from(skipped).unwrap_or(usize::MAX))?;
+            for (id, record) in (first..=u64::MAX).zip(split(&offsets, rest)?) {
+                let record = Record::of(record)?;
+                items.push(LeasedItem {
+                    id: ItemId(id),
+                    lease,
+                    attempt,
+                    key: record.key,
+                    time_limit_ms: record.time_limit_ms.or(default_limit_ms),
+                    traceparent: record.traceparent,
+                    payload: json(record.payload)?,
+                });
+            }
         }
         return Ok(LeaseReply::Items(items));
     };

@@ -13,9 +13,12 @@ use gangline_protocol::digest::hex;
 
 pub(super) const HEAD: &str = include_str!("head.lua");
 
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 11] = [
     HEAD,
+    include_str!("keys.lua"),
     include_str!("items.lua"),
+    include_str!("lanes.lua"),
+    include_str!("adding.lua"),
     include_str!("sessions.lua"),
     include_str!("push.lua"),
     include_str!("exchange.lua"),

@@ -1,23 +1,53 @@
 -- Sessions: one record each, deadlines in one sorted set, what they hold in another, and the
 -- settles that counted in short pages. Mirrors `sessions.rs`, `exchange.rs` and `phase.rs`.
 
-local EXPIRED, REPLACED, REVOKED, LEFT = 0, 1, 2, 3
-local ENDINGS_MAX, REMEMBERED_MAX = 1024, 8192
+local END = { expired = 0, replaced = 1, revoked = 2, left = 3 }
 -- What a session remembers of settles: how many, in pages of how many, of how many bytes each.
 -- (In a table, since Lua takes no more than 200 locals in one function.)
-local ANSWERS = { max = 2048, page = 64, bytes = 15, pages = 2048 / 64 + 1 }
-local SESSION_LEASES_MAX = 1024
+-- Each is of consecutive items that were settled alike.
+local ANSWERS = { max = 2048, page = 16, bytes = 17, pages = 2048 / 16 + 1 }
 local REVOKED_MS, ASK_AGAIN_MS = 60000, 1000
 local NO_REQUEST = '00000000000000000000'
 
 local sessions, sessions_changed
-local answers, answers_changed
+local answers_of -- what sessions remember of settles, once it was asked for
 local lost, lost_changed
 
 resets[#resets + 1] = function()
   sessions, sessions_changed = {}, {}
-  answers, answers_changed = {}, {}
+  answers_of = {}
   lost, lost_changed = {}, {}
+end
+
+local unpack_session, pack_session
+do
+-- A session: serial number, deadline, until when it waits, how many items it holds, how many of
+-- them are suspects, how many it lost, last request, its lease, settles that counted, in how many
+-- entries, how many items it has done, when it was opened, since when it holds nothing, bytes of
+-- nonce and of name; then these, and the newest entries of settles.
+local SESSION = '>I6I6I6I2I2I4c20I8I6I6I6I6I6BB'
+local SESSION_BYTES = 18 + 8 + 20 + 8 + 30 + 2
+
+unpack_session = function(id, packed)
+  local no, deadline, waits, holds, suspects, lost_count, request, lease, counted, entries, done,
+    opened, idle, nonce, name = parse(SESSION, packed)
+  local at = SESSION_BYTES + nonce
+  return {
+    id = id, no = no, deadline = deadline, waits = waits, holds = holds, suspects = suspects,
+    lost = lost_count, request = request, lease = lease, answers = counted, entries = entries,
+    done = done, opened = opened, idle = idle,
+    nonce = nonce > 0 and sub(packed, SESSION_BYTES + 1, at) or nil,
+    worker = sub(packed, at + 1, at + name), recent = sub(packed, at + name + 1),
+  }
+end
+
+pack_session = function(session)
+  local nonce, worker = session.nonce or '', session.worker
+  return pack(SESSION, session.no, session.deadline, session.waits, session.holds,
+    session.suspects, session.lost, session.request, session.lease, session.answers,
+    session.entries, session.done, session.opened, session.idle, #nonce, #worker)
+    .. nonce .. worker .. session.recent
+end
 end
 
 -- Returns an open session, or false.
@@ -25,7 +55,7 @@ local function session_of(id)
   local session = sessions[id]
   if session == nil then
     local packed = call('HGET', K.sessions, id)
-    session = packed and cmsgpack.unpack(packed) or false
+    session = packed and unpack_session(id, packed) or false
     if session and q.ended then
       -- The end has taken everything from every session; it did not visit them.
       session.holds, session.suspects, session.lost, session.idle = 0, 0, 0, q.ended.at
@@ -45,6 +75,8 @@ local function session_of_worker(worker)
   return id and session_of(id)
 end
 
+local set_lost, sorted_lost
+do
 local function lost_of(session)
   local set = lost[session.id]
   if not set then
@@ -59,7 +91,7 @@ local function lost_of(session)
   return set
 end
 
-local function set_lost(session, id, is_lost)
+set_lost = function(session, id, is_lost)
   if session.lost == 0 and not is_lost then return end
   local set = lost_of(session)
   if set[id] ~= is_lost then
@@ -70,7 +102,7 @@ local function set_lost(session, id, is_lost)
   end
 end
 
-local function sorted_lost(session)
+sorted_lost = function(session)
   local ids = {}
   if session.lost > 0 then
     for id in pairs(lost_of(session)) do ids[#ids + 1] = id end
@@ -78,21 +110,70 @@ local function sorted_lost(session)
   end
   return ids
 end
+end
 
--- What a session holds, by id.
-local function held_by(session)
-  write_pending(K.holds)
-  local ids = call('ZRANGEBYSCORE', K.holds, session.no, session.no)
-  for at = 1, #ids do ids[at] = tonumber(ids[at]) end
-  table.sort(ids)
+-- A page in the set of what is held: those of its items that share a lease of this session.
+local function held_page(number, session) return format('%d:%d', number, session.no) end
+
+local held_by, all_held
+do
+-- The ids behind members of that set, of a session or of all, sorted; not many more than so many.
+local function held_ids(members, session_id, most)
+  local ids, numbers, seen = {}, {}, {}
+  for _, member in ipairs(members) do
+    local id = tonumber(member)
+    if id then
+      ids[#ids + 1] = id
+    else
+      local number = tonumber(string.match(member, '^%d+'))
+      if not seen[number] then numbers[#numbers + 1] = number end
+      seen[number] = true
+    end
+  end
   prefetch(ids)
+  prefetch_shares(numbers)
+  for _, number in ipairs(numbers) do
+    if #ids >= most then break end
+    for _, share in ipairs(shares[number]) do
+      if not session_id or share.session == session_id then
+        for slot = 1, PAGE do
+          local id = number * PAGE + slot
+          if band(share.set, 2 ^ (slot - 1)) ~= 0 then
+            ids[#ids + 1] = id
+            if not items[id] or not items[id].share then shared_item(id, share) end
+          end
+        end
+      end
+    end
+  end
+  table.sort(ids)
   return ids
 end
 
-dropped_by_holder = function(item)
+-- What a session holds, by id.
+held_by = function(session)
+  write_pending(K.holds)
+  local members = call('ZRANGEBYSCORE', K.holds, session.no, session.no)
+  return held_ids(members, session.id, math.huge)
+end
+
+-- What all sessions hold, by id, so many at most.
+all_held = function(most)
+  local ids = held_ids(call('ZRANGE', K.holds, 0, most - 1), nil, most)
+  ids[most + 1] = nil
+  return ids
+end
+end
+
+holds_no_more = function(number, session_id)
+  local session = session_of(session_id)
+  if session then later(K.holds, held_page(number, session), false) end
+end
+
+dropped_by_holder = function(item, was_shared)
   local session = session_of(item.session)
   if not session then return end
-  later(K.holds, item.id, false)
+  if not was_shared then later(K.holds, item.id, false) end
   session.holds = session.holds - 1
   if is_suspect(item) then session.suspects = session.suspects - 1 end
   if session.holds == 0 then session.idle = q.stepped end
@@ -103,6 +184,7 @@ local function extend(session, deadline)
   session.deadline = deadline
   sessions_changed[session.id] = session
   later(K.expires, session.id, deadline)
+  q.earliest = min(q.earliest, deadline)
 end
 
 -- How a session that is not open ended.
@@ -120,49 +202,66 @@ local function end_of_first_call(worker, nonce)
   return score and tonumber(score) % 4
 end
 
-local function answer_page(session, number) return session.no .. ':' .. number end
+local function answer_page(session, number) return format('%d:%d', session.no, number) end
 
--- A page of answers that is being written, as one text.
-local function answer_text(field)
-  local page = answers[field]
-  if page then
-    answers[field] = { table.concat(page) }
-    return answers[field][1]
-  end
-  return call('HGET', K.answers, field) or ''
-end
+local remember, remembers
+do
+local ANSWER = '>I6I8BI2'
 
--- Notes a settle of this session that counted.
-local function remember(session, id, lease, outcome)
-  local number = floor(session.answers / ANSWERS.page)
-  local field = answer_page(session, number)
-  local page = answers[field]
-  if not page then
-    page = { session.answers % ANSWERS.page > 0 and answer_text(field) or nil }
-    answers[field], answers_changed[field] = page, true
-    if session.answers % ANSWERS.page == 0 and number >= ANSWERS.pages then
+local function answer_key(id, lease, outcome) return pack('>I6I8B', id, lease, outcome) end
+
+-- Notes settles of this session that counted: consecutive items, and alike.
+remember = function(session, id, lease, outcome, count)
+  local recent = session.recent .. pack(ANSWER, id, lease, outcome, count)
+  local entries = session.entries + 1
+  if entries % ANSWERS.page == 0 then
+    local number = entries / ANSWERS.page - 1
+    call('HSET', K.answers, answer_page(session, number), recent)
+    if number >= ANSWERS.pages then
       call('HDEL', K.answers, answer_page(session, number - ANSWERS.pages))
     end
+    recent = ''
   end
-  page[#page + 1] = pack('>I6I8B', id, lease, outcome)
-  session.answers = session.answers + 1
+  session.recent, session.entries = recent, entries
+  local known = answers_of[session.id]
+  if known then
+    for n = 1, count do
+      known[answer_key(id + n - 1, lease, outcome)] = session.answers + n
+    end
+  end
+  session.answers = session.answers + count
   sessions_changed[session.id] = session
 end
 
--- Tells whether this very settle of this session counted before.
-local function remembers(session, id, lease, outcome)
-  local wanted = pack('>I6I8B', id, lease, outcome)
-  local oldest = max(session.answers - ANSWERS.max, 0)
-  for number = floor((session.answers - 1) / ANSWERS.page), floor(oldest / ANSWERS.page), -1 do
-    local page = answer_text(answer_page(session, number))
-    local at = string.find(page, wanted, 1, true)
-    while at do
-      local slot = (at - 1) / ANSWERS.bytes
-      if slot == floor(slot) and number * ANSWERS.page + slot >= oldest then return true end
-      at = string.find(page, wanted, at + 1, true)
+-- What a session remembers: the order of each settle among all of them.
+local function answers_known(session)
+  local known = answers_of[session.id]
+  if known then return known end
+  known = {}
+  answers_of[session.id] = known
+  local order, number, text = session.answers, floor(session.entries / ANSWERS.page), session.recent
+  local oldest = session.answers - ANSWERS.max
+  while order > 0 and order > oldest do
+    for at = #text - ANSWERS.bytes + 1, 1, -ANSWERS.bytes do
+      local id, lease, outcome, count = parse(ANSWER, text, at)
+      for n = count, 1, -1 do
+        local key = answer_key(id + n - 1, lease, outcome)
+        known[key] = known[key] or order
+        order = order - 1
+      end
     end
+    number = number - 1
+    text = order > 0 and call('HGET', K.answers, answer_page(session, number)) or nil
+    if not text then break end
   end
-  return false
+  return known
+end
+
+-- Tells whether this very settle of this session counted before.
+remembers = function(session, id, lease, outcome)
+  local order = answers_known(session)[answer_key(id, lease, outcome)]
+  return order ~= nil and order > session.answers - ANSWERS.max
+end
 end
 
 -- Ends a session; what it held goes back, or is dead.
@@ -175,26 +274,22 @@ local function end_session(session, how, counted)
   call('HDEL', K.workers, session.worker)
   later(K.expires, session.id, false)
   if session.lost > 0 then call('HDEL', K.lost, session.id) end
-  if session.answers > 0 then
-    local last, fields = floor((session.answers - 1) / ANSWERS.page), {}
-    for number = max(last - ANSWERS.pages, 0), last do
-      local field = answer_page(session, number)
-      fields[#fields + 1] = field
-      answers_changed[field] = nil
-    end
-    call('HDEL', K.answers, unpack(fields))
+  local last, fields = floor(session.entries / ANSWERS.page) - 1, {}
+  for number = max(last - ANSWERS.pages, 0), last do
+    fields[#fields + 1] = answer_page(session, number)
   end
+  if #fields > 0 then call('HDEL', K.answers, unpack(fields)) end
   q.endings = q.endings + 1
   local order = q.endings * 4 + how
   call('ZADD', K.ended, order, session.id)
   if session.nonce then
     call('ZADD', K.ended, order, first_call(session.worker, session.nonce))
   end
-  local forgotten = q.endings - ENDINGS_MAX
+  local forgotten = q.endings - MOST.endings
   if forgotten > 0 then call('ZREMRANGEBYSCORE', K.ended, '-inf', forgotten * 4 + 3) end
   call('ZADD', K.remembered, q.endings, session.worker)
-  if q.endings > REMEMBERED_MAX then
-    call('ZREMRANGEBYRANK', K.remembered, 0, -REMEMBERED_MAX - 1)
+  if q.endings > MOST.remembered then
+    call('ZREMRANGEBYRANK', K.remembered, 0, -MOST.remembered - 1)
   end
   local text = 'the session of worker ' .. session.worker .. ' was lost'
   for _, id in ipairs(ids) do
@@ -218,24 +313,24 @@ end
 -- Ends what time has ended; a bounded part of it, the rest is due at once.
 sweep = function()
   local touched = 0
-  if q.sessions > 0 then
-    local due = call('ZRANGEBYSCORE', K.expires, '-inf', q.time, 'LIMIT', 0, SWEEP_SESSIONS)
+  if q.sessions > 0 and q.earliest <= q.time then
+    local due = call('ZRANGEBYSCORE', K.expires, '-inf', q.time, 'LIMIT', 0, MOST.swept_sessions)
     for _, id in ipairs(due) do
-      if touched >= SWEEP_ITEMS then break end
-      touched = touched + end_session(session_of(id), EXPIRED, true)
+      if touched >= MOST.swept_items then break end
+      touched = touched + end_session(session_of(id), END.expired, true)
     end
   end
   if q.ended then return end
   if q.idle and S.idle and q.idle + S.idle <= q.time then q.sealed = true end
   if q.limits > 0 then
     write_pending(K.limits)
-    local due = call('ZRANGEBYSCORE', K.limits, '-inf', q.time, 'LIMIT', 0, SWEEP_ITEMS)
+    local due = call('ZRANGEBYSCORE', K.limits, '-inf', q.time, 'LIMIT', 0, MOST.swept_items)
     for at = 1, #due do due[at] = tonumber(due[at]) end
     prefetch(due)
     for _, id in ipairs(due) do time_out(items[id]) end
   end
   if q.counts[DELAYED] > 0 then
-    local due = call('ZRANGEBYSCORE', K.delayed, '-inf', now_ms, 'LIMIT', 0, SWEEP_ITEMS)
+    local due = call('ZRANGEBYSCORE', K.delayed, '-inf', now_ms, 'LIMIT', 0, MOST.swept_items)
     for at = 1, #due do due[at] = tonumber(due[at]) end
     prefetch(due)
     for _, id in ipairs(due) do
@@ -264,6 +359,7 @@ end_queue = function(phase, cause, outcome, reason, by)
     end
   end
   lost = {}
+  q.cold = nil
   q.ended = {
     phase = phase, cause = cause, outcome = outcome, reason = reason, by = by, at = now_ms,
   }
@@ -273,7 +369,7 @@ complete_sessions = function()
   local written = {}
   for id, session in pairs(sessions_changed) do
     written[#written + 1] = id
-    written[#written + 1] = cmsgpack.pack(session)
+    written[#written + 1] = pack_session(session)
     if lost_changed[id] and lost[id] then
       local ids = sorted_lost(session)
       for at = 1, #ids do ids[at] = digits(ids[at]) end
@@ -281,10 +377,4 @@ complete_sessions = function()
     end
   end
   in_parts('HSET', K.sessions, written)
-  local pages_written = {}
-  for field in pairs(answers_changed) do
-    pages_written[#pages_written + 1] = field
-    pages_written[#pages_written + 1] = table.concat(answers[field])
-  end
-  in_parts('HSET', K.answers, pages_written)
 end

@@ -167,9 +167,7 @@ impl Inner {
             let may_create = self.register(queue).await?;
             let mut cmd = self.control(queue, "configure");
             add_creation(&mut cmd, random, may_create, &settings);
-            let expected = before.map_or(String::new(), |before| {
-                encode::setting_texts(&before).join(" ")
-            });
+            let expected = before.map_or(String::new(), |before| encode::settings(&before));
             cmd.arg(expected);
             let (tag, mut fields) = self.step(queue, &cmd).await?;
             return match tag.as_str() {
@@ -217,14 +215,17 @@ impl Inner {
                 .arg(at_most(*lines))
                 .arg(u8::from(*last)),
         };
-        encode::settings(&mut cmd, &QueueSettings::default());
-        for item in items {
-            cmd.arg(encode::item(item));
-        }
+        cmd.arg(encode::settings(&QueueSettings::default()));
+        let assumed = self.fill.send(queue, items.len());
+        encode::items(&mut cmd, items, assumed.used);
         let (tag, mut fields) = self.step(queue, &cmd).await?;
         let key = || batch.as_ref().map_or("".into(), |batch| batch.key.clone());
         match tag.as_str() {
-            "pushed" => Ok(Reply::Pushed(replies::pushed(&mut fields)?)),
+            "pushed" => {
+                let reply = replies::pushed(&mut fields)?;
+                self.fill.learn(queue, assumed, &reply);
+                Ok(Reply::Pushed(reply))
+            }
             "sealed" => Err(Refusal::Sealed(queue.clone()).into()),
             "over" => Err(Refusal::Over(Box::new(over(queue, &mut fields)?)).into()),
             "mismatch" => Err(Refusal::IdempotencyMismatch {
@@ -278,8 +279,8 @@ impl Inner {
 /// What a queue that is made gets: a uid and settings.
 fn add_creation(cmd: &mut Cmd, random: u64, may_create: bool, settings: &QueueSettings) {
     cmd.arg(Queues::new_uid(random).to_string())
-        .arg(u8::from(may_create));
-    encode::settings(cmd, settings);
+        .arg(u8::from(may_create))
+        .arg(encode::settings(settings));
 }
 
 fn add_exchange(cmd: &mut Cmd, request: &ExchangeRequest, random: u64) {
@@ -319,13 +320,11 @@ fn add_exchange(cmd: &mut Cmd, request: &ExchangeRequest, random: u64) {
     };
     cmd.arg(u8::from(*leave))
         .arg(started.len())
-        .arg(settles.len());
+        .arg(encode::count_settles(settles));
     for id in started {
         cmd.arg(exact(id.0));
     }
-    for settle in settles {
-        encode::settle(cmd, settle);
-    }
+    encode::settles(cmd, settles);
 }
 
 /// Reads the certificate behind a refusal: of the queue, or of one that is gone.

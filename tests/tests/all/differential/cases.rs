@@ -2,7 +2,7 @@
 
 use gangline_protocol::limits::WORKERS_REMEMBERED_MAX;
 use gangline_protocol::{
-    ExchangeReply, ExchangeRequest, ItemId, LeaseReply, LeaseRequest, NewItem, Settle,
+    ExchangeReply, ExchangeRequest, ItemId, Json, LeaseReply, LeaseRequest, NewItem, Settle,
     SettleOutcome, SettleStatus,
 };
 use gangline_server::queue::{Command, Input, Query, Reply};
@@ -42,6 +42,12 @@ impl Case {
         let (expected, got) = self.pair.apply(Input { now_us, random }, command).await;
         assert_eq!(format!("{expected:?}"), format!("{got:?}"));
         got.unwrap()
+    }
+
+    async fn look(&mut self, query: Query) {
+        let expected = self.pair.queues.read(self.now_us / 1_000, query.clone());
+        let got = refusal(self.pair.store.query(query).await);
+        assert_eq!(format!("{expected:?}"), format!("{got:?}"));
     }
 
     async fn push(&mut self, items: Vec<NewItem>) {
@@ -211,4 +217,111 @@ async fn workers_are_known_until_so_many_have_left_after_them() {
         .redis
         .ask(&["ZCARD", "gangline:{default.q}:remembered"]);
     assert_eq!(kept, WORKERS_REMEMBERED_MAX.to_string());
+}
+
+/// Results are kept in rows of many; a page of them may begin and end in the middle of one.
+#[tokio::test]
+async fn a_page_of_results_begins_and_ends_anywhere() {
+    if !TestRedis::is_installed() {
+        eprintln!("SKIPPED: no redis-server on the PATH");
+        return;
+    }
+    let mut case = Case::start().await;
+    let (mut session, mut number) = (None, 0);
+    for round in 0..40_usize {
+        let count = [1, 2, 33, 70][round % 4];
+        let mut items: Vec<NewItem> = (0..count).map(|_| item(5)).collect();
+        if round % 3 == 0 {
+            items[0].key = Some(format!("key-{round}").parse().unwrap());
+        }
+        case.push(items).await;
+        number += 1;
+        let mut request = ExchangeRequest::new("w".parse().unwrap());
+        request.session = session;
+        request.lease = Some(LeaseRequest {
+            number,
+            max: 100,
+            starting: None,
+            wait_ms: 0,
+        });
+        let reply = case.exchange(request).await;
+        session = reply.session;
+        let Some(LeaseReply::Items(held)) = reply.lease else {
+            panic!("nothing to do: {reply:?}")
+        };
+        let mut request = ExchangeRequest::new("w".parse().unwrap());
+        request.session = session;
+        request.settles = held
+            .iter()
+            .map(|item| Settle {
+                id: item.id,
+                lease: item.lease,
+                outcome: SettleOutcome::Done,
+                result: Some(result(round, item.id)),
+                error: None,
+                delay_ms: None,
+                spawn: Vec::new(),
+                stop: None,
+            })
+            .collect();
+        case.exchange(request).await;
+    }
+    for cursor in (0..1_100).step_by(7) {
+        for max in [1, 40, 1_000] {
+            case.look(Query::Results {
+                queue: "q".parse().unwrap(),
+                cursor,
+                max,
+            })
+            .await;
+        }
+    }
+    for id in (1..=1_060).step_by(23) {
+        case.look(Query::Item {
+            queue: "q".parse().unwrap(),
+            id: ItemId(id),
+        })
+        .await;
+    }
+}
+
+/// Some are short, and some rounds have long ones.
+fn result(round: usize, id: ItemId) -> Json {
+    let long = if round % 5 == 1 { 3_000 } else { 3 };
+    let text = format!("\"{}-{}\"", id.0, "x".repeat(long));
+    Json::from(RawValue::from_string(text).unwrap())
+}
+
+/// Keys lie in buckets that are split while more come.
+#[tokio::test]
+async fn a_key_is_known_however_many_there_are() {
+    if !TestRedis::is_installed() {
+        eprintln!("SKIPPED: no redis-server on the PATH");
+        return;
+    }
+    let mut case = Case::start().await;
+    let mut next = 0_u64;
+    for round in 0..60_u64 {
+        let count = [1, 400, 3, 33, 64][usize::try_from(round).unwrap() % 5];
+        // Some that are new, and some of before and of this very push.
+        let numbers = (0..count).map(|n| match n % 7 {
+            3 => (round * 7_919 + n * 104_729) % (next + 1),
+            _ => next + n,
+        });
+        let items = numbers.map(|number| {
+            let mut keyed = item(5);
+            keyed.key = Some(format!("key-{number}").parse().unwrap());
+            keyed
+        });
+        case.push(items.collect()).await;
+        next += count;
+    }
+    let again = (0..next).step_by(11).map(|number| {
+        let mut keyed = item(5);
+        keyed.key = Some(format!("key-{number}").parse().unwrap());
+        keyed
+    });
+    case.push(again.collect()).await;
+    let buckets = case.redis.ask(&["HLEN", "gangline:{default.q}:dedupe"]);
+    assert!(buckets.parse::<u64>().unwrap() > 300, "{buckets} buckets");
 }

@@ -41,6 +41,8 @@ pub(super) struct Mover {
     queues: Vec<QueueName>,
     /// Two workers that seldom settle, so that attempts end by their time limits.
     lazy: bool,
+    /// Large batches of items that are all alike, and settled so.
+    alike: bool,
     seen: Vec<Seen>,
     sent: Vec<Command>,
     /// Which queue and worker the last command was for.
@@ -52,6 +54,7 @@ impl Mover {
         let mut dice = Dice(seed);
         let count = if dice.one_in(2) { 1 } else { 3 };
         let lazy = dice.one_in(4);
+        let alike = !lazy && dice.one_in(3);
         let names = ["a", "b", "team.c"];
         Self {
             dice,
@@ -61,6 +64,7 @@ impl Mover {
                 .map(|name| name.parse().unwrap())
                 .collect(),
             lazy,
+            alike,
             seen: (0..count).map(|_| Seen::default()).collect(),
             sent: Vec::new(),
             last: (0, 0),
@@ -165,6 +169,10 @@ impl Mover {
     fn item(&mut self) -> NewItem {
         let mut item = NewItem::new(self.json());
         let dice = &mut self.dice;
+        if self.alike && !dice.one_in(40) {
+            item.priority = dice.one_in(40).then(|| dice.below(10) as u8);
+            return item;
+        }
         if dice.one_in(2) {
             let length = if dice.one_in(10) { 300 } else { 1 };
             let key = format!("{}{}", "k".repeat(length), dice.below(40));
@@ -188,6 +196,10 @@ impl Mover {
     fn push(&mut self, queue: QueueName) -> Command {
         let items = match self.dice.below(12) {
             0 => (0..70).map(|_| self.item()).collect(),
+            1..=6 if self.alike => {
+                let count = self.dice.below(80);
+                (0..count).map(|_| self.item()).collect()
+            }
             _ => self.items(6),
         };
         let batch = self.dice.one_in(6).then(|| Batch {
@@ -339,6 +351,30 @@ impl Mover {
         }
     }
 
+    /// What most settles are: `done`, in the order in which the items were handed out.
+    fn settle_many(&mut self, at: usize, worker: usize) -> Vec<Settle> {
+        let held = self.seen[at].workers[worker].held.clone();
+        let stop = held.len().saturating_sub(self.dice.below(40) as usize);
+        let count = self.dice.below(80) as usize;
+        let mut many = Vec::new();
+        for (id, lease) in &held[stop.saturating_sub(count)..stop] {
+            if self.dice.one_in(20) {
+                continue;
+            }
+            many.push(Settle {
+                id: *id,
+                lease: *lease,
+                outcome: SettleOutcome::Done,
+                result: self.dice.one_in(2).then(|| self.json()),
+                error: None,
+                delay_ms: None,
+                spawn: Vec::new(),
+                stop: None,
+            });
+        }
+        many
+    }
+
     fn exchange(&mut self, at: usize, worker: usize, queue: QueueName) -> Command {
         let name = format!("w{worker}");
         let known = self.seen[at].workers[worker].clone();
@@ -368,9 +404,13 @@ impl Mover {
             false => self.dice.below(4),
         };
         request.settles = (0..settles).map(|_| self.settle(at, worker)).collect();
+        if self.alike && self.dice.one_in(3) {
+            request.settles.extend(self.settle_many(at, worker));
+        }
         if self.dice.one_in(3) {
             let held = &known.held;
-            request.started = held.iter().rev().take(3).map(|(id, _)| *id).collect();
+            let count = if self.alike { 50 } else { 3 };
+            request.started = held.iter().rev().take(count).map(|(id, _)| *id).collect();
             if self.dice.one_in(5) {
                 request.started.push(self.id());
             }
@@ -388,8 +428,14 @@ impl Mover {
             };
             request.lease = Some(LeaseRequest {
                 number,
-                max: self.dice.pick(&[0, 1, 1, 2, 3, 5, 40]).unwrap(),
-                starting: self.dice.one_in(3).then(|| self.dice.below(3) as u32),
+                max: match self.alike {
+                    true => self.dice.pick(&[1, 5, 33, 70]).unwrap(),
+                    false => self.dice.pick(&[0, 1, 1, 2, 3, 5, 40]).unwrap(),
+                },
+                starting: (self.dice.one_in(3)).then(|| match self.alike {
+                    true => self.dice.below(60) as u32,
+                    false => self.dice.below(3) as u32,
+                }),
                 wait_ms: self.dice.pick(&[0, 0, 3_000, 50_000]).unwrap(),
             });
         }
