@@ -1,7 +1,7 @@
 //! A Redis of a test's own: a child process on a free port, in a directory that goes with it.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub struct TestRedis {
     /// Where it listens, as in `redis://127.0.0.1:1234`.
     pub url: String,
     port: u16,
+    program: PathBuf,
     extra: Vec<String>,
     dir: TempDir,
     child: Option<Child>,
@@ -67,6 +68,29 @@ impl TestRedis {
     /// Starts a Redis with more settings, as on its command line.
     #[must_use]
     pub fn start_with(keeping: Keeping, extra: &[&str]) -> Self {
+        Self::start_program("redis-server".into(), keeping, extra)
+    }
+
+    /// Starts the Redis 8 that `tests/run` fetches, with a log that is synced every second; says
+    /// so if there is none.
+    #[expect(
+        clippy::print_stderr,
+        reason = "who runs the suite must see what did not run"
+    )]
+    #[must_use]
+    pub fn start_newer() -> Option<Self> {
+        let test = std::env::current_exe().expect("the test's own path");
+        let target = test.ancestors().nth(3).expect("target/PROFILE/deps/test");
+        let program = target.join("redis-8/redis-server");
+        if !program.exists() {
+            eprintln!("SKIPPED: no Redis 8 here; `tests/run redis` fetches it with pip");
+            return None;
+        }
+        let log = ["--appendonly", "yes", "--appendfsync", "everysec"];
+        Some(Self::start_program(program, Keeping::Memory, &log))
+    }
+
+    fn start_program(program: PathBuf, keeping: Keeping, extra: &[&str]) -> Self {
         let port = free_port();
         let keep: &[&str] = match keeping {
             Keeping::Memory => &["--appendonly", "no"],
@@ -75,6 +99,7 @@ impl TestRedis {
         let mut redis = Self {
             url: format!("redis://127.0.0.1:{port}"),
             port,
+            program,
             extra: keep
                 .iter()
                 .chain(extra)
@@ -94,6 +119,7 @@ impl TestRedis {
         let mut sentinel = Self {
             url: format!("redis://127.0.0.1:{port}"),
             port,
+            program: "redis-server".into(),
             extra: Vec::new(),
             dir: tempfile::tempdir().expect("a directory"),
             child: None,
@@ -110,7 +136,7 @@ impl TestRedis {
     /// Starts it again on what it has kept.
     pub fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command
             .args([
                 "--bind",

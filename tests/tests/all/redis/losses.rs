@@ -164,3 +164,37 @@ async fn a_status_says_what_an_acknowledgement_promises() {
     }
     server.stop().await;
 }
+
+/// From 7.2 on Redis can say when its log is synced, and need not sync before each reply.
+#[tokio::test]
+async fn a_log_that_is_synced_every_second_is_waited_for() {
+    let Some(mut redis) = TestRedis::start_newer() else {
+        return;
+    };
+    let mut server = TestServer::start_on_redis_as(&redis.url, Durability::Aof).await;
+    let api = Api::new(&server.url, Some(TOKEN));
+    let queue = api.fresh_queue();
+    let waits = |redis: &TestRedis| {
+        let stats = redis.ask(&["INFO", "commandstats"]);
+        let calls = stats.lines().find_map(|line| {
+            let calls = line.strip_prefix("cmdstat_waitaof:calls=")?;
+            calls.split(',').next()?.parse::<u64>().ok()
+        });
+        calls.unwrap_or(0)
+    };
+    let before = waits(&redis);
+    queue.push(&[json!(1), json!(2)]).await;
+    let after_push = waits(&redis);
+    assert!(after_push > before, "an acknowledgement waits");
+    let status = queue.get("").await.ok();
+    assert_eq!(status["durability"], "synced");
+    assert!(waits(&redis) > after_push, "a look waits, too");
+    let worker = queue.open("w", 1).await;
+    worker.settle(0, json!({"outcome": "done"})).await;
+    redis.kill();
+    until_ready(&api, false).await;
+    redis.restart();
+    until_ready(&api, true).await;
+    assert_eq!(queue.counts().await, json!({"done": 1, "ready": 1}));
+    server.stop().await;
+}
