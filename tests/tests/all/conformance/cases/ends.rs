@@ -252,7 +252,7 @@ pub(crate) async fn the_digest_is_that_of_the_results(q: Queue) {
 }
 
 pub(crate) async fn a_queue_that_is_idle_for_long_enough_seals_itself(q: Queue) {
-    let settings = json!({"sealWhenIdleMs": 300, "sessionMs": 1_000, "heartbeatMs": 100});
+    let settings = json!({"sealWhenIdleMs": 3_000, "sessionMs": 1_000, "heartbeatMs": 100});
     q.put(settings).await.ok();
     assert_eq!(q.get("").await.ok()["phase"], "open");
     q.push(&[json!(1)]).await;
