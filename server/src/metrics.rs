@@ -13,7 +13,7 @@ use std::time::Duration;
 use gangline_protocol::limits::METRICS_QUEUES_MAX;
 use gangline_protocol::{Counts, QueueName, QueueStatus, SettleStatus};
 use http::StatusCode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -119,33 +119,17 @@ struct ItemLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabels {
-    phase: PhaseLabel,
+    phase: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
-    operation: Operation,
+    operation: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SettleLabels {
     status: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum PhaseLabel {
-    Open,
-    Sealed,
-    Drained,
-    Stopped,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Operation {
-    Push,
-    Exchange,
-    Command,
-    Query,
 }
 
 /// From 50 µs to about 50 s, which is as long as calls are held.
@@ -229,10 +213,10 @@ fn store_series(registry: &mut Registry) -> StoreSeries {
     let of = |operation| took.get_or_create_owned(&OperationLabels { operation });
     let settles = Family::<SettleLabels, Counter>::default();
     let series = StoreSeries {
-        push: of(Operation::Push),
-        exchange: of(Operation::Exchange),
-        command: of(Operation::Command),
-        query: of(Operation::Query),
+        push: of("push"),
+        exchange: of("exchange"),
+        command: of("command"),
+        query: of("query"),
         failures: Counter::default(),
         pushed_items: sizes(),
         leased_items: sizes(),
@@ -355,13 +339,13 @@ impl QueueSeries {
     }
 }
 
-fn phase_label(phase: gangline_protocol::Phase) -> PhaseLabel {
+fn phase_label(phase: gangline_protocol::Phase) -> &'static str {
     use gangline_protocol::Phase;
     match phase {
-        Phase::Open => PhaseLabel::Open,
-        Phase::Sealed => PhaseLabel::Sealed,
-        Phase::Drained => PhaseLabel::Drained,
-        Phase::Stopped => PhaseLabel::Stopped,
+        Phase::Open => "open",
+        Phase::Sealed => "sealed",
+        Phase::Drained => "drained",
+        Phase::Stopped => "stopped",
     }
 }
 

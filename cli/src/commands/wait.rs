@@ -89,11 +89,11 @@ async fn until_over(
     queue: &QueueName,
     progress: &mut Progress,
 ) -> Result<Certificate, Error> {
-    let mut heard = Instant::now();
+    let (mut heard, mut is_away) = (Instant::now(), false);
     loop {
         match client.wait(queue, STEP).await {
             Ok(status) => {
-                heard = Instant::now();
+                (heard, is_away) = (Instant::now(), false);
                 progress.show(&status);
                 if let Some(certificate) = status.certificate {
                     return Ok(certificate);
@@ -101,7 +101,13 @@ async fn until_over(
             }
             // A service that is started anew goes on with its queues.
             Err(error) if error.is_retryable() && heard.elapsed() < PATIENCE => {
-                tracing::debug!(%error, "asking again");
+                if !is_away {
+                    let seconds = PATIENCE.as_secs();
+                    output::note(format_args!(
+                        "gangline: {error}; it is asked again for {seconds} s"
+                    ));
+                }
+                is_away = true;
                 tokio::time::sleep(AGAIN).await;
             }
             Err(error) => return Err(error.into()),
