@@ -483,7 +483,7 @@ mod tests {
             );
         }
         assert!(
-            text.contains("gangline_queues{phase=\"Open\"} 203"),
+            text.contains("gangline_queues{phase=\"open\"} 203"),
             "{text}"
         );
     }
