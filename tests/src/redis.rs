@@ -73,21 +73,32 @@ impl TestRedis {
 
     /// Starts the Redis 8 that `tests/run` fetches, with a log that is synced every second; says
     /// so if there is none.
+    #[must_use]
+    pub fn start_newer() -> Option<Self> {
+        let log = ["--appendonly", "yes", "--appendfsync", "everysec"];
+        Self::start_fetched("redis-8/redis-server", Keeping::Memory, &log)
+    }
+
+    /// Starts the Valkey that `tests/run` fetches; says so if there is none.
+    #[must_use]
+    pub fn start_valkey() -> Option<Self> {
+        Self::start_fetched("valkey/valkey-server", Keeping::Always, &[])
+    }
+
+    /// Starts a program that `tests/run redis` puts into `target/`.
     #[expect(
         clippy::print_stderr,
         reason = "who runs the suite must see what did not run"
     )]
-    #[must_use]
-    pub fn start_newer() -> Option<Self> {
+    fn start_fetched(program: &str, keeping: Keeping, extra: &[&str]) -> Option<Self> {
         let test = std::env::current_exe().expect("the test's own path");
         let target = test.ancestors().nth(3).expect("target/PROFILE/deps/test");
-        let program = target.join("redis-8/redis-server");
-        if !program.exists() {
-            eprintln!("SKIPPED: no Redis 8 here; `tests/run redis` fetches it with pip");
+        let path = target.join(program);
+        if !path.exists() {
+            eprintln!("SKIPPED: no target/{program} here; `tests/run redis` fetches it with pip");
             return None;
         }
-        let log = ["--appendonly", "yes", "--appendfsync", "everysec"];
-        Some(Self::start_program(program, Keeping::Memory, &log))
+        Some(Self::start_program(path, keeping, extra))
     }
 
     fn start_program(program: PathBuf, keeping: Keeping, extra: &[&str]) -> Self {

@@ -41,13 +41,24 @@ macro_rules! cases {
         /// All at once, on two replicas that share a Redis Cluster of three primaries.
         #[tokio::test]
         async fn redis_cluster() {
-            if !TestRedis::is_installed() {
-                return;
+            if TestRedis::is_installed() {
+                let cluster = gangline_tests::TestCluster::start(false);
+                all_at_once(&cluster.url).await;
             }
-            let cluster = gangline_tests::TestCluster::start(false);
+        }
+
+        /// All at once, on two replicas that share a Valkey.
+        #[tokio::test]
+        async fn valkey() {
+            if let Some(valkey) = TestRedis::start_valkey() {
+                all_at_once(&valkey.url).await;
+            }
+        }
+
+        async fn all_at_once(url: &str) {
             let mut replicas = [
-                TestServer::start_on_redis(&cluster.url).await,
-                TestServer::start_on_redis(&cluster.url).await,
+                TestServer::start_on_redis(url).await,
+                TestServer::start_on_redis(url).await,
             ];
             let urls = [&*replicas[0].url, &*replicas[1].url];
             let api = Api::of_replicas(&urls, Some(TOKEN));
