@@ -28,11 +28,16 @@ async fn open(origin: &str, queue: &str, token: &str) -> Browser {
     page
 }
 
-/// Makes a queue whose sessions outlast the start of a browser on a busy machine.
+/// Makes a queue with patience.
 async fn patient_queue(api: &Api) -> Queue {
     let queue = api.fresh_queue();
-    queue.put(json!({"sessionMs": 600_000})).await.ok();
+    be_patient(&queue).await;
     queue
+}
+
+/// Has sessions of the queue outlast the start of a browser on a busy machine.
+async fn be_patient(queue: &Queue) {
+    queue.put(json!({"sessionMs": 600_000})).await.ok();
 }
 
 /// Returns where a run says that it can be watched. What it says later wants to be read, too.

@@ -6,7 +6,7 @@ use gangline_tests::{Api, Browser, TestServer, browser};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{CONNECTION, DEAD, PHASE, SENTENCE, WORKERS, address_of, patient_queue};
+use super::{CONNECTION, DEAD, PHASE, SENTENCE, WORKERS, address_of, be_patient};
 use super::{assert_discreet, open, until_counts};
 
 #[tokio::test]
@@ -17,9 +17,10 @@ async fn a_job_is_watched_from_its_start_to_its_certificate() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = TestServer::start_in(dir.path()).await;
     let origin = server.url.clone();
-    let queue = patient_queue(&Api::new(&origin, Some(TOKEN))).await;
+    let queue = Api::new(&origin, Some(TOKEN)).fresh_queue();
     let mut page = open(&origin, &queue.name, TOKEN).await;
     page.until_contains("#empty", "There is no queue").await;
+    be_patient(&queue).await;
 
     let payloads: Vec<Value> = (1..=10)
         .map(|n| json!(format!("frame-{n:02}.png")))
