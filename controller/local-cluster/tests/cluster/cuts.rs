@@ -25,9 +25,16 @@ use crate::world::{World, in_time};
 
 /// Few enough for an event or two, so that many connections are needed; more than one event ever takes.
 const BYTES: std::ops::Range<usize> = 1_500..6_000;
-/// Objects, and how often each is changed.
 const OBJECTS: usize = 20;
-const CHANGES: usize = 10;
+
+/// How often each object is changed, and how long nothing happens in between: with
+/// `GANGLINE_TEST_FULL` set (`tests/run --full`) it takes some minutes.
+fn changes() -> (usize, Duration) {
+    match std::env::var_os("GANGLINE_TEST_FULL") {
+        Some(_) => (180, Duration::from_secs(1)),
+        None => (10, Duration::ZERO),
+    }
+}
 
 /// Passes connections on, and cuts each after some bytes of its answers.
 struct Proxy {
@@ -112,9 +119,8 @@ pub(crate) async fn a_watcher_misses_nothing_and_sees_nothing_twice(world: &Worl
         }
     };
     in_time("the first list", begun).await;
-    let writing = tokio::spawn(write(Api::default_namespaced(client(world.address).await)));
-    let mut found: Vec<Seen> = Vec::new();
-    let watching = async {
+    let watching = tokio::spawn(async move {
+        let mut found: Vec<Seen> = Vec::new();
         while found.last().is_none_or(|(name, _)| name != "last") {
             match events.next().await.unwrap() {
                 Ok(watcher::Event::Apply(object)) => found.push(seen(&object)),
@@ -124,9 +130,10 @@ pub(crate) async fn a_watcher_misses_nothing_and_sees_nothing_twice(world: &Worl
                 Err(_) => {}
             }
         }
-    };
-    in_time("the last change is seen", watching).await;
-    let written = writing.await.unwrap();
+        found
+    });
+    let written = write(Api::default_namespaced(client(world.address).await)).await;
+    let found = in_time("the last change is seen", watching).await.unwrap();
     assert_eq!(found, written);
     let cuts = proxy.cuts.load(Ordering::Relaxed);
     assert!(cuts >= 10, "only {cuts} connections were cut");
@@ -150,7 +157,9 @@ async fn write(maps: Api<ConfigMap>) -> Vec<Seen> {
         all.push(made.unwrap());
         written.extend(all.last().map(seen));
     }
-    for change in 0..CHANGES {
+    let (changes, pause) = changes();
+    for change in 0..changes {
+        tokio::time::sleep(pause).await;
         for object in &mut all {
             let data = object.data.get_or_insert_default();
             data.insert("change".to_owned(), change.to_string());
@@ -218,7 +227,9 @@ pub(crate) async fn a_controller_and_a_wait_get_there(world: &World) {
         let map = serde_json::from_value(json!({ "metadata": meta })).unwrap();
         maps.create(&PostParams::default(), &map).await.unwrap();
     }
-    for change in 1..=CHANGES {
+    let (changes, pause) = changes();
+    for change in 1..=changes {
+        tokio::time::sleep(pause).await;
         for number in 0..OBJECTS {
             let patch = Patch::Merge(json!({ "data": { "wanted": change.to_string() } }));
             let name = format!("driven-{number}");
@@ -227,7 +238,7 @@ pub(crate) async fn a_controller_and_a_wait_get_there(world: &World) {
                 .unwrap();
         }
     }
-    let last = CHANGES.to_string();
+    let last = changes.to_string();
     for number in 0..OBJECTS {
         let name = format!("driven-{number}");
         let is_done = |map: Option<&ConfigMap>| map.is_some_and(|map| value(map, "done") == last);
