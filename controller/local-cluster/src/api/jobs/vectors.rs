@@ -37,24 +37,34 @@ const AREAS: [(&str, Check); 14] = [
 
 #[test]
 fn the_api_agrees_with_every_vector() {
-    let directory = std::env::var_os("GANGLINE_JOB_VECTORS").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/job-vectors"),
-        PathBuf::from,
-    );
-    let mut failures = Vec::new();
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/job-vectors");
+    let other = std::env::var_os("GANGLINE_JOB_VECTORS").map(PathBuf::from);
+    let directory = other.as_ref().unwrap_or(&own);
+    let (mut passed_in_all, mut failures) = (0, Vec::new());
     for (area, check) in AREAS {
         let path = directory.join(format!("{area}.json"));
-        let text = std::fs::read_to_string(&path);
-        let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            // Another directory may have some areas only.
+            Err(_) if other.is_some() => continue,
+            Err(error) => panic!("{}: {error}", path.display()),
+        };
         let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
-        assert!(!cases.is_empty(), "{area} has no case");
+        let (mut passed, mut failed) = (0, 0);
         for case in cases {
-            if let Err(why) = check(&case["given"], &case["expect"]) {
-                failures.push(format!("{}\n{why}", case["name"]));
+            match check(&case["given"], &case["expect"]) {
+                Ok(()) => passed += 1,
+                Err(why) => {
+                    failed += 1;
+                    failures.push(format!("{}\n{why}", case["name"]));
+                }
             }
         }
+        println!("{area}: {passed} passed, {failed} failed");
+        passed_in_all += passed;
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(passed_in_all > 0, "no vector in {}", directory.display());
 }
 
 /// The object as the API sees it: without fields that are null, and empty lists and maps of metadata.
