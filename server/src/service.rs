@@ -188,12 +188,14 @@ impl Service {
 fn holds_for_all(reply: &ExchangeReply) -> bool {
     match &reply.lease {
         Some(LeaseReply::Items(_)) => true,
-        Some(LeaseReply::Wait(wait)) => !matches!(
-            wait.reason,
-            WaitReason::LastAttemptAlone | WaitReason::Revoked
-        ),
+        Some(LeaseReply::Wait(wait)) => !is_its_own(wait.reason),
         None => reply.over.is_some(),
     }
+}
+
+/// Tells whether a session waits although another one might get something.
+fn is_its_own(reason: WaitReason) -> bool {
+    matches!(reason, WaitReason::LastAttemptAlone | WaitReason::Revoked)
 }
 
 /// Tells how an answer is to be held, if it says nothing that its receiver waits for.
@@ -208,7 +210,13 @@ fn hold_of(
     }
     match (&request.lease, &reply.lease) {
         (Some(_), Some(LeaseReply::Wait(wait))) => Some(Hold {
-            wanted: Wanted::Items,
+            // Who cannot take what comes does not stand in the line for it: two of them would wake
+            // each other for ever.
+            wanted: if is_its_own(wait.reason) {
+                Wanted::Over
+            } else {
+                Wanted::Items
+            },
             until: started + Duration::from_millis(full_wait_ms),
             ask_again: Some(match wait.reason {
                 // What ends this wait is a settle of the session itself, which wakes nobody.
@@ -233,4 +241,90 @@ fn hold_of(
 pub(crate) fn unexpected(reply: &Reply) -> StoreError {
     tracing::error!(?reply, "the store gave a reply of the wrong kind");
     StoreError::Unavailable("it gave a reply of the wrong kind".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use gangline_protocol::{SessionId, Wait};
+    use serde_json::json;
+
+    use super::*;
+    use crate::queue::Signal;
+    use crate::store::Answer;
+
+    /// Says to everybody that what there is has to run alone.
+    #[derive(Debug, Default)]
+    struct Alone(AtomicUsize);
+
+    /// More than anybody asks who waits between two questions.
+    const ASKED_MAX: usize = 1_000;
+
+    /// Lets the others have so many turns.
+    async fn turns(count: usize) {
+        for _ in 0..count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    impl Store for Alone {
+        fn execute(&self, _: Command) -> Answer<'_> {
+            let asked = self.0.fetch_add(1, Ordering::Relaxed);
+            // At first there is nothing at all, so that they join the line.
+            let reason = match asked {
+                0..4 => WaitReason::NothingReady,
+                _ => WaitReason::LastAttemptAlone,
+            };
+            let wait = Wait {
+                reason,
+                retry_ms: 5_000,
+                due_at: None,
+            };
+            let reply = ExchangeReply {
+                session: Some(SessionId(1)),
+                lease: (asked < ASKED_MAX).then_some(LeaseReply::Wait(wait)),
+                ..ExchangeReply::default()
+            };
+            Box::pin(async {
+                turns(3).await;
+                Ok(Reply::Exchange(Box::new(reply)))
+            })
+        }
+
+        fn query(&self, _: Query) -> Answer<'_> {
+            unreachable!("nobody looks")
+        }
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+
+        fn durability(&self) -> Durability {
+            Durability::Memory
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_can_take_nothing_do_not_wake_each_other_for_ever() {
+        let (store, hub) = (Arc::new(Alone::default()), Hub::default());
+        let service = Service::new(store.clone(), hub.clone());
+        let queue: QueueName = "q".parse().unwrap();
+        let ask = || {
+            let lease = json!({"number": 1, "max": 1, "waitMs": 500});
+            let request = json!({"worker": "w", "session": SessionId(1), "lease": lease});
+            service.exchange(queue.clone(), serde_json::from_value(request).unwrap())
+        };
+        let push = async {
+            // Until both stand in line.
+            turns(20).await;
+            let queue = queue.clone();
+            hub.tell(&Signal::Ready { queue, items: 1 });
+        };
+        let (one, other, ()) = tokio::join!(ask(), ask(), push);
+        for reply in [one, other] {
+            assert!(matches!(reply.unwrap().lease, Some(LeaseReply::Wait(_))));
+        }
+        assert!(store.0.load(Ordering::Relaxed) < ASKED_MAX / 10);
+    }
 }
