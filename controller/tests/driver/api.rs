@@ -12,6 +12,7 @@ use futures::stream;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use json_patch::PatchOperation;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -355,14 +356,17 @@ impl State {
             return self.delete(plural, name, before, &body);
         }
         let mut after = before.clone();
-        if let Some(operations) = body.as_array() {
-            apply_operations(&mut after, operations)?;
+        if body.is_array() {
+            let operations: Vec<PatchOperation> =
+                serde_json::from_value(body).expect("a JSON patch");
+            json_patch::patch(&mut after, &operations)
+                .map_err(|_| (StatusCode::UNPROCESSABLE_ENTITY, "Invalid"))?;
         } else {
             let wanted = &body["metadata"]["resourceVersion"];
             if !wanted.is_null() && *wanted != before["metadata"]["resourceVersion"] {
                 return Err((StatusCode::CONFLICT, "Conflict"));
             }
-            merge(&mut after, body);
+            json_patch::merge(&mut after, &body);
         }
         if target.subresource.as_deref() == Some("status") {
             let status = after["status"].take();
@@ -519,50 +523,6 @@ fn target(path: &str) -> Target {
         plural: rest.next().unwrap(),
         name: rest.next(),
         subresource: rest.next(),
-    }
-}
-
-fn apply_operations(
-    object: &mut Value,
-    operations: &[Value],
-) -> Result<(), (StatusCode, &'static str)> {
-    const INVALID: (StatusCode, &str) = (StatusCode::UNPROCESSABLE_ENTITY, "Invalid");
-    for operation in operations {
-        let path = operation["path"].as_str().unwrap();
-        if object.pointer(path).is_none() {
-            return Err(INVALID);
-        }
-        match operation["op"].as_str().unwrap() {
-            "test" if object.pointer(path) == Some(&operation["value"]) => {}
-            "test" => return Err(INVALID),
-            "remove" => {
-                let (list, position) = path.rsplit_once('/').unwrap();
-                let list = object
-                    .pointer_mut(list)
-                    .and_then(Value::as_array_mut)
-                    .unwrap();
-                list.remove(position.parse().unwrap());
-            }
-            other => panic!("no operation {other}"),
-        }
-    }
-    Ok(())
-}
-
-fn merge(into: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else {
-        *into = patch;
-        return;
-    };
-    if !into.is_object() {
-        *into = json!({});
-    }
-    for (key, value) in patch {
-        if value.is_null() {
-            into.as_object_mut().unwrap().remove(&key);
-        } else {
-            merge(&mut into[key.as_str()], value);
-        }
     }
 }
 

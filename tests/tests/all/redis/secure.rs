@@ -11,6 +11,17 @@ use super::DEADLINE;
 use crate::server::Process;
 use crate::server::tls::Ca;
 
+/// Makes a user for the keys and channels of the service; the rights follow.
+const USER: [&str; 7] = [
+    "ACL",
+    "SETUSER",
+    "me",
+    "on",
+    ">pw",
+    "~gangline:*",
+    "&gangline:*",
+];
+
 /// What a service needs to be allowed, besides its keys and its channel.
 const NEEDED: [&str; 9] = [
     "+@read",
@@ -71,18 +82,7 @@ async fn a_redis_behind_tls_is_used_when_its_certificate_is_trusted() {
     let other = Ca::make(dir.path(), "other").unwrap();
     let (redis, port) = behind_tls(&ca);
     let (trusted, foreign) = (ca.file("ca.pem"), other.file("ca.pem"));
-    let rights = [
-        &[
-            "ACL",
-            "SETUSER",
-            "me",
-            "on",
-            ">pw",
-            "~gangline:*",
-            "&gangline:*",
-        ],
-        &NEEDED[..],
-    ];
+    let rights = [&USER[..], &NEEDED[..]];
     assert_eq!(redis.ask(&rights.concat()), "OK");
 
     let url = format!("rediss://me:pw@127.0.0.1:{port}");
@@ -118,16 +118,7 @@ async fn a_user_with_the_rights_that_are_needed_is_enough() {
         return;
     }
     let redis = TestRedis::start(Keeping::Memory);
-    let begin = [
-        "ACL",
-        "SETUSER",
-        "me",
-        "on",
-        ">pw",
-        "~gangline:*",
-        "&gangline:*",
-    ];
-    assert_eq!(redis.ask(&[&begin, &NEEDED[..]].concat()), "OK");
+    assert_eq!(redis.ask(&[&USER[..], &NEEDED[..]].concat()), "OK");
     let url = redis.url.replace("//", "//me:pw@");
     let mut servers = [
         TestServer::start_on_redis(&url).await,
