@@ -20,7 +20,7 @@ const ITEM_BYTES: usize = 170;
 /// What the service may take beside: a commit, a chunk, and what the allocator keeps.
 const SERVER_BYTES: usize = 32 << 20;
 
-/// What the client may have: itself, a few chunks, and a number for each line, to tell equal lines
+/// What the client may have: itself, a few chunks, and a hash of each line, to tell equal lines
 /// apart.
 const CLIENT_BYTES: usize = 64 << 20;
 const CLIENT_LINE_BYTES: usize = 32;
