@@ -1,10 +1,14 @@
 //! Runs the vectors of `controller/tests/job-vectors` that are about the API, or those of the
 //! directory that `GANGLINE_JOB_VECTORS` names.
 
+#[path = "../../../../tests/job_vectors/tally.rs"]
+mod tally;
+
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tally::Tally;
 
 use super::super::decode::{Validation, decode};
 use super::super::error::Cause;
@@ -40,7 +44,7 @@ fn the_api_agrees_with_every_vector() {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/job-vectors");
     let other = std::env::var_os("GANGLINE_JOB_VECTORS").map(PathBuf::from);
     let directory = other.as_ref().unwrap_or(&own);
-    let (mut passed_in_all, mut failures) = (0, Vec::new());
+    let mut tally = Tally::default();
     for (area, check) in AREAS {
         let path = directory.join(format!("{area}.json"));
         let text = match std::fs::read_to_string(&path) {
@@ -49,22 +53,10 @@ fn the_api_agrees_with_every_vector() {
             Err(_) if other.is_some() => continue,
             Err(error) => panic!("{}: {error}", path.display()),
         };
-        let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
-        let (mut passed, mut failed) = (0, 0);
-        for case in cases {
-            match check(&case["given"], &case["expect"]) {
-                Ok(()) => passed += 1,
-                Err(why) => {
-                    failed += 1;
-                    failures.push(format!("{}\n{why}", case["name"]));
-                }
-            }
-        }
-        println!("{area}: {passed} passed, {failed} failed");
-        passed_in_all += passed;
+        let line = tally.check(area, &text, |case| check(&case["given"], &case["expect"]));
+        println!("{line}");
     }
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-    assert!(passed_in_all > 0, "no vector in {}", directory.display());
+    tally.conclude(directory);
 }
 
 /// The object as the API sees it: without fields that are null, and empty lists and maps of metadata.
