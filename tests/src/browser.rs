@@ -21,6 +21,16 @@ const PROGRAM: &str = "chromium";
 /// How long a page may take to come to show what is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the browser says of a page that another one has replaced.
+const GONE: [&str; 3] = [
+    "Inspected target navigated or closed",
+    "Cannot find context with specified id",
+    "Execution context was destroyed",
+];
+
+/// Waits for the page's next moment.
+const NEXT_MOMENT: &str = "new Promise((go) => setTimeout(go, 30))";
+
 /// A browser; dropping it ends it.
 #[derive(Debug)]
 pub struct Browser {
@@ -87,45 +97,98 @@ impl Browser {
         for domain in ["Page", "Runtime", "Network", "Log"] {
             browser.call(&format!("{domain}.enable"), json!({})).await;
         }
+        let wanted = json!({"enabled": true});
+        browser.call("Page.setLifecycleEventsEnabled", wanted).await;
         browser
     }
 
     /// Carries out a command of the protocol.
     pub async fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.ask(method, parameters).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Carries out a command of the protocol, or returns why the browser did not.
+    async fn ask(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.last_id += 1;
         let id = self.last_id;
         let command = json!({"id": id, "method": method, "params": parameters});
         let message = Message::text(command.to_string());
         self.socket.send(message).await.expect("the browser");
         loop {
-            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await;
-            let message = message.expect("an answer in time").expect("the browser");
-            let Message::Text(text) = message.expect("a message") else {
-                continue;
-            };
-            let mut message: Value = serde_json::from_str(&text).expect("JSON");
-            if message["id"] == id {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].take();
+            let mut message = self.next_message().await;
+            if message["id"] != id {
+                self.events.push_back(message);
+            } else if message["error"].is_null() {
+                return Ok(message["result"].take());
+            } else {
+                return Err(message["error"].take());
             }
-            self.events.push_back(message);
         }
     }
 
-    /// Goes to an address.
+    async fn next_message(&mut self) -> Value {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await;
+            let message = message.expect("a message in time").expect("the browser");
+            if let Message::Text(text) = message.expect("a message") {
+                return serde_json::from_str(&text).expect("JSON");
+            }
+        }
+    }
+
+    /// Goes to an address, and waits until the page there is loaded.
     pub async fn open(&mut self, url: &str) {
         let left = self.call("Page.navigate", json!({"url": url})).await;
         assert!(left["errorText"].is_null(), "{left}");
+        let is_loaded = |event: &Value| {
+            let parameters = &event["params"];
+            event["method"] == "Page.lifecycleEvent"
+                && parameters["name"] == "load"
+                && parameters["loaderId"] == left["loaderId"]
+        };
+        // Another fragment of the page that is there loads nothing.
+        let mut is_there = left["loaderId"].is_null() || self.events.iter().any(is_loaded);
+        while !is_there {
+            let event = self.next_message().await;
+            is_there = is_loaded(&event);
+            self.events.push_back(event);
+        }
     }
 
     /// Returns the value of an expression in the page; a promise is waited for.
     pub async fn evaluate(&mut self, expression: &str) -> Value {
+        let value = self.try_evaluate(expression).await;
+        value.unwrap_or_else(|| panic!("the page has gone under {expression}"))
+    }
+
+    /// Returns the value of an expression in the page, if that stays for so long.
+    async fn try_evaluate(&mut self, expression: &str) -> Option<Value> {
         let parameters = json!({
             "expression": expression, "returnByValue": true, "awaitPromise": true,
         });
-        let mut answer = self.call("Runtime.evaluate", parameters).await;
-        assert!(answer["exceptionDetails"].is_null(), "{answer}");
-        answer["result"]["value"].take()
+        match self.ask("Runtime.evaluate", parameters).await {
+            Ok(mut answer) => {
+                assert!(answer["exceptionDetails"].is_null(), "{answer}");
+                Some(answer["result"]["value"].take())
+            }
+            Err(error) => {
+                let why = error["message"].as_str().unwrap_or_default();
+                assert!(GONE.iter().any(|gone| why.contains(gone)), "{error}");
+                None
+            }
+        }
+    }
+
+    /// Returns the value of an expression that changes nothing, in whatever page is there.
+    async fn look(&mut self, expression: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(value) = self.try_evaluate(expression).await {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "no page stays");
+        }
     }
 
     /// Returns the visible text of the first element that a selector finds.
@@ -135,7 +198,7 @@ impl Browser {
             "(() => {{ const found = document.querySelector({selector:?}); \
              return found?.checkVisibility() ? found.innerText : ''; }})()"
         );
-        let text = self.evaluate(&expression).await;
+        let text = self.look(&expression).await;
         text.as_str().unwrap_or_default().to_owned()
     }
 
@@ -153,9 +216,7 @@ impl Browser {
                 Instant::now() < deadline,
                 "{selector} stays {text:?} in:\n{page}\n{events:?}"
             );
-            // The page's next moment.
-            self.evaluate("new Promise((go) => setTimeout(go, 30))")
-                .await;
+            self.look(NEXT_MOMENT).await;
         }
     }
 
@@ -175,15 +236,14 @@ impl Browser {
         let expression = format!("document.querySelectorAll({selector:?}).length");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let there = self.evaluate(&expression).await;
+            let there = self.look(&expression).await;
             if there == count {
                 return;
             }
             let page = self.text("body").await;
             let is_late = Instant::now() >= deadline;
             assert!(!is_late, "{there} of {selector}, not {count}, in:\n{page}");
-            self.evaluate("new Promise((go) => setTimeout(go, 30))")
-                .await;
+            self.look(NEXT_MOMENT).await;
         }
     }
 
