@@ -313,7 +313,8 @@ impl World {
         };
         change(&mut config);
         let api = Arc::new(Fake::default());
-        let (kubelet, stop, task) = begin(&config, &api);
+        let kubelet = kubelet(&config, &api);
+        let (stop, task) = begin(&kubelet);
         Self {
             api,
             root,
@@ -330,11 +331,9 @@ impl World {
         self.stop.cancel();
         (&mut self.task).await.unwrap();
         // Dropping it closes the links, as the end of its process would.
-        let (kubelet, stop, task) = begin(&self.config, &self.api);
-        self.kubelet = kubelet;
+        self.kubelet = kubelet(&self.config, &self.api);
         between().await;
-        self.stop = stop;
-        self.task = task;
+        (self.stop, self.task) = begin(&self.kubelet);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -394,18 +393,16 @@ impl Drop for World {
     }
 }
 
-fn begin(config: &Config, api: &Arc<Fake>) -> (Arc<Kubelet>, CancellationToken, JoinHandle<()>) {
-    let kubelet = Arc::new(Kubelet::new(
-        config.clone(),
-        Arc::clone(api) as Arc<dyn PodApi>,
-    ));
+fn kubelet(config: &Config, api: &Arc<Fake>) -> Arc<Kubelet> {
+    let api = Arc::clone(api) as Arc<dyn PodApi>;
+    Arc::new(Kubelet::new(config.clone(), api))
+}
+
+fn begin(kubelet: &Arc<Kubelet>) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let (runner, token) = (Arc::clone(&kubelet), stop.clone());
-    (
-        kubelet,
-        stop,
-        tokio::spawn(async move { runner.run(token).await }),
-    )
+    let (runner, token) = (Arc::clone(kubelet), stop.clone());
+    let task = tokio::spawn(async move { runner.run(token).await });
+    (stop, task)
 }
 
 /// Waits for what no event tells of.
