@@ -16,7 +16,7 @@ const START: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(5);
 
 /// How often it is asked whether it says what is waited for.
-const ASK: Duration = Duration::from_millis(20);
+pub(crate) const ASK: Duration = Duration::from_millis(20);
 
 /// A running Redis; dropping it kills it.
 #[derive(Debug)]

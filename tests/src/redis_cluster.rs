@@ -1,6 +1,9 @@
 //! A Redis Cluster of a test's own: three primaries on loopback, each with a replica if wanted.
 
-use crate::redis::{Keeping, TestRedis, free_port};
+use crate::redis::{ASK, Keeping, TestRedis, free_port};
+
+/// How often nodes are introduced to each other: for a minute.
+const MEETINGS_MAX: u32 = 3_000;
 
 /// A running cluster; dropping it kills its nodes.
 #[derive(Debug)]
@@ -21,15 +24,7 @@ impl TestCluster {
         for ((node, _), (first, last)) in nodes.iter().zip(slots) {
             assert_eq!(node.ask(&["CLUSTER", "ADDSLOTSRANGE", first, last]), "OK");
         }
-        for (node, bus) in &nodes[1..] {
-            let port = node.port().to_string();
-            let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, bus];
-            assert_eq!(nodes[0].0.ask(&meet), "OK");
-        }
-        let known = format!("cluster_known_nodes:{count}");
-        for (node, _) in &nodes {
-            node.until_it_says(&["CLUSTER", "INFO"], &known);
-        }
+        introduce(&nodes);
         for ((replica, _), (primary, _)) in nodes[3..].iter().zip(&nodes) {
             let id = primary.ask(&["CLUSTER", "MYID"]);
             assert_eq!(replica.ask(&["CLUSTER", "REPLICATE", &id]), "OK");
@@ -46,6 +41,35 @@ impl TestCluster {
         let url = format!("redis://{}", hosts.join(","));
         Self { nodes, url }
     }
+}
+
+/// Makes all nodes known to each other.
+fn introduce(nodes: &[(TestRedis, String)]) {
+    let (first, others) = nodes.split_first().expect("nodes");
+    let known = format!("cluster_known_nodes:{}", nodes.len());
+    let all_know_all = || {
+        let mut all = nodes.iter();
+        all.all(|(node, _)| node.ask(&["CLUSTER", "INFO"]).contains(&known))
+    };
+    for _ in 0..MEETINGS_MAX {
+        let met = first.0.ask(&["CLUSTER", "NODES"]);
+        for (node, bus) in others {
+            let port = node.port().to_string();
+            // Whoever does not answer for a second is forgotten again.
+            if !met.contains(&format!(":{port}@")) {
+                let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, bus];
+                assert_eq!(first.0.ask(&meet), "OK");
+            }
+        }
+        if all_know_all() {
+            return;
+        }
+        std::thread::sleep(ASK);
+    }
+    panic!(
+        "nodes that do not meet: {}",
+        first.0.ask(&["CLUSTER", "NODES"])
+    );
 }
 
 fn node() -> (TestRedis, String) {
