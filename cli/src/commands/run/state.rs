@@ -13,6 +13,9 @@ use crate::private::{create_directory, random, state_home};
 /// The file that says what a directory was made by.
 const FILE: &str = "run.json";
 
+/// The same before it is whole: all that there is when a run is killed at its very begin.
+const NEW_FILE: &str = "run.json.new";
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -133,7 +136,9 @@ fn check(path: &Path, bytes: &[u8], record: &Record) -> Result<(), Error> {
 /// A directory with other things in it is somebody else's.
 fn refuse_foreign(path: &Path) -> Result<(), Error> {
     let empty = match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
+        Ok(mut entries) => {
+            entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == NEW_FILE))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
         Err(error) => {
             return Err(Error::usage(format!(
@@ -154,9 +159,30 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
 
 fn write(path: &Path, file: &Path, record: &Record) -> std::io::Result<()> {
     create_directory(path)?;
-    let new = path.join("run.json.new");
+    let new = path.join(NEW_FILE);
     fs::write(&new, serde_json::to_vec_pretty(record)?)?;
     fs::File::open(&new)?.sync_all()?;
     fs::rename(&new, file)?;
     fs::File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> Result<RunDir, Error> {
+        RunDir::open(Some(path.to_owned()), vec!["true".into()])
+    }
+
+    #[test]
+    fn a_directory_that_a_run_had_just_begun_to_make_is_taken_and_a_foreign_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NEW_FILE), "{").unwrap();
+        assert!(!open(dir.path()).unwrap().is_resumed);
+        assert!(open(dir.path()).unwrap().is_resumed);
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        let refused = open(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("is not empty"), "{refused}");
+    }
 }
