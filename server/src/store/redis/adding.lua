@@ -1,5 +1,9 @@
 -- New items: what comes with a push, and how it gets into pages. Mirrors `push.rs`.
 
+do
+local INLINE_MAX, page_of, page, bounds, new_item, make_delayed =
+  Items.INLINE_MAX, Items.page_of, Items.page, Items.bounds, Items.new_item, Items.make_delayed
+
 local sort_out
 do
 -- What comes with a push. The first argument tells of each group that follows: its form, how many
@@ -53,7 +57,7 @@ sort_out = function(first, last)
   for _, group in ipairs(groups) do
     for _, hash in ipairs(group.hashes or {}) do hashes[#hashes + 1] = hash end
   end
-  local known = known_keys(hashes)
+  local known = Keys.known(hashes)
   local pushed, fresh, next_id, duplicates = {}, {}, q.len + 1, 0
   local function take(group)
     for n, hash in ipairs(group.hashes or {}) do
@@ -211,7 +215,13 @@ add = function(groups)
   q.counts[READY] = q.counts[READY] + ready
   in_parts('HSET', K.pages, written)
   in_parts('HSET', K.blobs, blobs)
-  add_keys(keys)
-  write_lanes(runs)
+  Keys.add(keys)
+  Lanes.write(runs)
 end
+end
+
+-- What the other files use.
+Adding = {
+  sort_out = sort_out, add = add,
+}
 end

@@ -3,6 +3,13 @@
 -- ARGV after the common ones: what to do, then its arguments.
 
 do
+local CANCELLED_END, prefetch, find, set_end, make_ready, withdraw, item_row =
+  Items.CANCELLED_END, Items.prefetch, Items.find, Items.set_end, Items.make_ready, Items.withdraw,
+  Items.item_row
+local END, REVOKED_MS, session_of, worker_of, session_of_worker, set_lost, end_session, end_queue =
+  Sessions.END, Sessions.REVOKED_MS, Sessions.session_of, Sessions.worker_of,
+  Sessions.session_of_worker, Sessions.set_lost, Sessions.end_session, Sessions.end_queue
+
 local function show(id)
   local row = item_row(id, worker_of)
   if not row then return complete('item_not_found') end

@@ -6,6 +6,21 @@
 -- of consecutive items, which come with nothing besides, its fixed part, lengths, and results.
 
 do
+local END_DONE, page_of, record, prefetch, slots_set, shares_of, prefetch_shares, find, set_ends,
+  set_end, attempts_max, is_suspect, must_run_alone, make_ready, make_delayed, bury, leave_share,
+  unshare, withdraw, start_shared =
+  Items.END_DONE, Items.page_of, Items.record, Items.prefetch, Items.slots_set, Items.shares_of,
+  Items.prefetch_shares, Items.find, Items.set_ends, Items.set_end, Items.attempts_max,
+  Items.is_suspect, Items.must_run_alone, Items.make_ready, Items.make_delayed, Items.bury,
+  Items.leave_share, Items.unshare, Items.withdraw, Items.start_shared
+local END, ASK_AGAIN_MS, NO_REQUEST, session_of, session_of_worker, set_lost, sorted_lost,
+  held_page, held_by, extend, end_of_session, end_of_first_call, remember, remembers, end_session,
+  end_queue =
+  Sessions.END, Sessions.ASK_AGAIN_MS, Sessions.NO_REQUEST, Sessions.session_of,
+  Sessions.session_of_worker, Sessions.set_lost, Sessions.sorted_lost, Sessions.held_page,
+  Sessions.held_by, Sessions.extend, Sessions.end_of_session, Sessions.end_of_first_call,
+  Sessions.remember, Sessions.remembers, Sessions.end_session, Sessions.end_queue
+
 local STATUS = { ok = 0, already_settled = 1, stale = 2, cancelled = 3, unknown = 4, over = 5 }
 local OUTCOME = { done = 0, retry = 1, dead = 2 }
 local worker, draws, draws_used, nonce
@@ -178,8 +193,8 @@ local function settle_one(session, settle)
     if outcome == OUTCOME.done then session.done = session.done + 1 end
   end
   if outcome == OUTCOME.done and settle.spawned > 0 then
-    local _, fresh = sort_out(settle.spawn_at, settle.spawn_at + settle.spawned - 1)
-    add(fresh)
+    local _, fresh = Adding.sort_out(settle.spawn_at, settle.spawn_at + settle.spawned - 1)
+    Adding.add(fresh)
   end
   return STATUS.ok, true
 end
@@ -397,9 +412,9 @@ local function choose(session)
   local room = max(S.leased - q.counts[LEASED], 0)
   local wanted = min(ask.max, MOST.leases - session.holds, room)
   if wanted == 0 then return nil, 'limit_reached' end
-  local alone = session.holds == 0 and next_alone()
+  local alone = session.holds == 0 and Lanes.next_alone()
   if alone then return alone end
-  local chosen = take_first(wanted)
+  local chosen = Lanes.take_first(wanted)
   if #chosen > 0 then return chosen end
   -- Only cancelled items were looked at: the rest comes with the next call.
   if q.counts[READY] > q.alone then return nil, 'nothing_ready', 0 end

@@ -34,6 +34,9 @@ local leasable_before, over_before, created
 local news -- sessions that want to know
 local pending -- changes of sorted sets, the last one of a member counts
 local resets = {} -- what the other files do before a call
+-- What the other files give to each other: Lua takes no more than 200 locals in one function, and
+-- the library is one, so a file has its own in a block.
+local Keys, Items, Lanes, Adding, Sessions
 
 local function digits(number) return format('%d', number) end
 
@@ -338,8 +341,6 @@ local function publish(more, over)
   end
 end
 
-local complete_items, complete_sessions, sweep, end_queue -- below, and in the other files
-
 -- Lets time pass: queue time, by at most one heartbeat interval, then what it has ended.
 local function begin()
   q.time = q.time + min(max(now_ms - q.stepped, 0), S.heartbeat)
@@ -349,12 +350,14 @@ local function begin()
     q.epoch, q.uncertain, q.cold = epoch, true, nil
   end
   leasable_before, over_before = leasable(), q.ended ~= nil
-  sweep()
+  Sessions.sweep()
 end
 
 -- Writes what has changed and returns the frame of the reply.
 local function complete(tag, ...)
-  if q.sealed and not q.ended and left() == 0 then end_queue('drained', 'drained', 'success') end
+  if q.sealed and not q.ended and left() == 0 then
+    Sessions.end_queue('drained', 'drained', 'success')
+  end
   -- Since when there has been nothing to do, though items have come.
   if q.sealed or q.ended or q.len == 0 or left() > 0 then
     q.idle = nil
@@ -364,8 +367,8 @@ local function complete(tag, ...)
   local more = leasable() - leasable_before
   more = created and '18446744073709551615' or more > 0 and digits(more) or '0'
   local over = q.ended ~= nil and not over_before
-  complete_items()
-  complete_sessions()
+  Items.complete()
+  Sessions.complete()
   local due = next_due()
   for key in pairs(pending) do write_pending(key) end
   local head = pack_head(q)

@@ -2,17 +2,11 @@
 -- flight, delayed, dead or came back. Mirrors `items.rs`, `lanes.rs` and `state.rs`.
 
 local PAGE = 32
-local INLINE_MAX = 512
 -- A page: what its records have (`HAS`), 33 offsets, of which the first is 0, and the records.
 local PAGE_HEAD = 1 + 2 * (PAGE + 1)
 -- The low bits of a record's first byte are its priority; in a page they have another meaning.
 local HAS = { blob = 1, key = 16, time_limit = 32, max_attempts = 64 }
-local NO_END, CANCELLED_END, NO_ENDS = '\0\0\0\0', '\255\255\255\255', nil
--- The ends of done items have the highest bit set, so that no four bytes are nothing by chance.
-local END_DONE, END_CANCELLED = 2147483648, 4294967295
-local NOBODY = '0000000000000000'
 local PLACE = { fresh = 1, came_back = 2, alone = 3, delayed = 4, leased = 5, dead = 6 }
-local LANE = 2 ^ 44
 -- Bounds: what one lease takes (items one by one, bytes after which it is full, cancelled ones that
 -- it skips), what one step ends by itself, what a session may hold, what is kept of those that have ended.
 local MOST = {
@@ -20,9 +14,16 @@ local MOST = {
   leases = 1024, endings = 1024, remembered = 8192,
 }
 
-local pages, ends, ends_changed
-local items, changed, gone_items
-local shares, shares_changed, peeked
+local pages, items, changed, shares, shares_changed, peeked -- of this call
+
+do
+local INLINE_MAX, LANE = 512, 2 ^ 44
+local NO_END, CANCELLED_END, NO_ENDS = '\0\0\0\0', '\255\255\255\255', nil
+-- The ends of done items have the highest bit set, so that no four bytes are nothing by chance.
+local END_DONE, END_CANCELLED = 2147483648, 4294967295
+local NOBODY = '0000000000000000'
+
+local ends, ends_changed, gone_items -- of this call, too
 
 resets[#resets + 1] = function()
   NO_ENDS = NO_ENDS or rep(NO_END, PAGE)
@@ -278,8 +279,6 @@ local function bury(item)
   changed[item.id] = item
 end
 
-local dropped_by_holder, holds_no_more -- in sessions.lua
-
 -- Takes these slots out of a share of a page.
 local function leave_share(number, share, set)
   share.set = share.set - set
@@ -293,7 +292,7 @@ local function leave_share(number, share, set)
     end
   end
   shares[number] = left
-  if not held then holds_no_more(number, share.session) end
+  if not held then Sessions.holds_no_more(number, share.session) end
 end
 
 -- Gives an item a record of its own; tells whether it had none.
@@ -329,7 +328,7 @@ local function withdraw(item)
       q.limits = q.limits - 1
       item.deadline = 0
     end
-    dropped_by_holder(item, unshare(item))
+    Sessions.dropped_by_holder(item, unshare(item))
     item.started = false
     counts[LEASED] = counts[LEASED] - 1
   else
@@ -415,7 +414,7 @@ local function write_ends()
   in_parts('HDEL', K.pages, full)
 end
 
-complete_items = function()
+local function complete()
   if next(changed) or next(gone_items) then write_live() end
   if next(shares_changed) then write_shares() end
   if next(ends_changed) then write_ends() end
@@ -452,4 +451,17 @@ local function item_row(id, worker_of)
     row[9] = worker_of(item.session) or false
   end
   return row
+end
+
+-- What the other files use.
+Items = {
+  INLINE_MAX = INLINE_MAX, CANCELLED_END = CANCELLED_END, END_DONE = END_DONE, LANE = LANE,
+  page_of = page_of, page = page, bounds = bounds, record = record, prefetch_pages = prefetch_pages,
+  end_of = end_of, new_item = new_item, prefetch = prefetch, slots_set = slots_set,
+  shares_of = shares_of, prefetch_shares = prefetch_shares, shared_item = shared_item, find = find,
+  set_ends = set_ends, set_end = set_end, attempts_max = attempts_max, is_suspect = is_suspect,
+  must_run_alone = must_run_alone, make_ready = make_ready, make_delayed = make_delayed,
+  bury = bury, leave_share = leave_share, unshare = unshare, withdraw = withdraw,
+  lose_lease = lose_lease, start_shared = start_shared, item_row = item_row, complete = complete,
+}
 end

@@ -2,7 +2,6 @@
 -- table of Redis, each a text of hashes with ids, since a field takes as much as four of these.
 -- The buckets are split one by one while keys come (linear hashing), so that they stay short.
 
-local known_keys, add_keys
 do
 local KEY, KEY_BYTES = 16, 16 + 6
 -- Keys a bucket, on average.
@@ -40,9 +39,9 @@ local function read(numbers)
 end
 
 -- The ids of the items that have keys with these hashes, by hash.
-known_keys = function(hashes)
-  local known, numbers = {}, {}
-  if #hashes == 0 or q.keys == 0 then return known end
+local function known(hashes)
+  local ids, numbers = {}, {}
+  if #hashes == 0 or q.keys == 0 then return ids end
   local count = count_of(q.keys)
   local power = power_below(count)
   for at, hash in ipairs(hashes) do numbers[at] = bucket_of(hash, count, power) end
@@ -54,13 +53,13 @@ known_keys = function(hashes)
     while found and (found - 1) % KEY_BYTES ~= 0 do
       found = string.find(text, hash, found + 1, true)
     end
-    if found then known[hash] = parse('>I6', text, found + KEY) end
+    if found then ids[hash] = parse('>I6', text, found + KEY) end
   end
-  return known
+  return ids
 end
 
 -- Adds keys that are new: hash, id and so on.
-add_keys = function(keys)
+local function add(keys)
   if #keys == 0 then return end
   local before, changed_buckets, parents = count_of(q.keys), {}, {}
   q.keys = q.keys + #keys / 2
@@ -103,4 +102,9 @@ add_keys = function(keys)
   end
   in_parts('HSET', K.dedupe, written)
 end
+
+-- What the other files use.
+Keys = {
+  known = known, add = add,
+}
 end

@@ -1,8 +1,11 @@
 -- Lanes: which ready item comes next. Fresh ones stand as runs of ids in a list a priority; those
 -- that came back have sorted sets. Mirrors `lanes.rs`.
 
-local next_alone, take_first, write_lanes
 do
+local LANE, page_of, page, bounds, record, prefetch_pages, end_of, new_item, prefetch, find =
+  Items.LANE, Items.page_of, Items.page, Items.bounds, Items.record, Items.prefetch_pages,
+  Items.end_of, Items.new_item, Items.prefetch, Items.find
+
 -- A run of consecutive ids in a lane: `first` or `first:count`.
 local function parse_run(text)
   local first, count = string.match(text, '^(%d+):(%d+)$')
@@ -76,7 +79,7 @@ end
 
 -- The item that must run alone, if it is the next of all: the first of its own priority, after
 -- those of higher ones.
-next_alone = function()
+local function next_alone()
   if q.alone == 0 then return nil end
   write_pending(K.alone)
   local id = tonumber(call('ZRANGE', K.alone, 0, 0)[1])
@@ -94,7 +97,7 @@ end
 
 -- Takes the first items that may run beside others: higher priority first, within one those that
 -- came back, each kind by id. Returns items with their records, and parts of pages with fresh ones.
-take_first = function(wanted)
+local function take_first(wanted)
   local taken, budget = {}, {
     ghosts = MOST.ghosts, bytes = MOST.leased_bytes, singles = MOST.leased_singly,
   }
@@ -119,7 +122,7 @@ take_first = function(wanted)
 end
 
 -- Writes the runs of new items to the ends of their lanes.
-write_lanes = function(runs)
+local function write(runs)
   for priority, list in pairs(runs) do
     local lane, from = K.fresh[priority], 1
     if q.fresh[priority + 1] > 0 then
@@ -138,4 +141,9 @@ write_lanes = function(runs)
     q.fresh[priority + 1] = q.fresh[priority + 1] + total
   end
 end
+
+-- What the other files use.
+Lanes = {
+  next_alone = next_alone, take_first = take_first, write = write,
+}
 end

@@ -3,6 +3,10 @@
 -- ARGV after the common ones: what to look at, then its arguments.
 
 do
+local record, prefetch, find, item_row = Items.record, Items.prefetch, Items.find, Items.item_row
+local session_of, worker_of, session_of_worker, all_held =
+  Sessions.session_of, Sessions.worker_of, Sessions.session_of_worker, Sessions.all_held
+
 local COUNT_OF = {
   ready = READY, delayed = DELAYED, leased = LEASED, done = DONE, cancelled = CANCELLED,
   abandoned = ABANDONED,

@@ -51,11 +51,11 @@ local function push()
   end
   begin()
 
-  local pushed, fresh, duplicates, added = sort_out(FIRST_ITEM, #ARGV)
+  local pushed, fresh, duplicates, added = Adding.sort_out(FIRST_ITEM, #ARGV)
   if #fresh > 0 then
     if q.ended then return complete('over', q.uid, view(q)) end
     if q.sealed then return complete('sealed') end
-    add(fresh)
+    Adding.add(fresh)
   end
   if seal and not q.ended then q.sealed = true end
   local sealed = q.sealed and 1 or 0

@@ -1,15 +1,20 @@
 -- Sessions: one record each, deadlines in one sorted set, what they hold in another, and the
 -- settles that counted in short pages. Mirrors `sessions.rs`, `exchange.rs` and `phase.rs`.
 
+local sessions, sessions_changed -- of this call
+
+do
+local prefetch, prefetch_shares, shared_item, is_suspect, make_ready, withdraw, lose_lease =
+  Items.prefetch, Items.prefetch_shares, Items.shared_item, Items.is_suspect, Items.make_ready,
+  Items.withdraw, Items.lose_lease
+
 local END = { expired = 0, replaced = 1, revoked = 2, left = 3 }
 -- What a session remembers of settles: how many, in pages of how many, of how many bytes each.
--- (In a table, since Lua takes no more than 200 locals in one function.)
 -- Each is of consecutive items that were settled alike.
 local ANSWERS = { max = 2048, page = 16, bytes = 17, pages = 2048 / 16 + 1 }
 local REVOKED_MS, ASK_AGAIN_MS = 60000, 1000
 local NO_REQUEST = '00000000000000000000'
 
-local sessions, sessions_changed
 local answers_of -- what sessions remember of settles, once it was asked for
 local lost, lost_changed
 
@@ -165,12 +170,12 @@ all_held = function(most)
 end
 end
 
-holds_no_more = function(number, session_id)
+local function holds_no_more(number, session_id)
   local session = session_of(session_id)
   if session then later(K.holds, held_page(number, session), false) end
 end
 
-dropped_by_holder = function(item, was_shared)
+local function dropped_by_holder(item, was_shared)
   local session = session_of(item.session)
   if not session then return end
   if not was_shared then later(K.holds, item.id, false) end
@@ -311,7 +316,7 @@ local function time_out(item)
 end
 
 -- Ends what time has ended; a bounded part of it, the rest is due at once.
-sweep = function()
+local function sweep()
   local touched = 0
   if q.sessions > 0 and q.earliest <= q.time then
     local due = call('ZRANGEBYSCORE', K.expires, '-inf', q.time, 'LIMIT', 0, MOST.swept_sessions)
@@ -341,7 +346,7 @@ sweep = function()
 end
 
 -- Ends the queue: what is left is abandoned, and every session holds nothing.
-end_queue = function(phase, cause, outcome, reason, by)
+local function end_queue(phase, cause, outcome, reason, by)
   q.counts[ABANDONED] = q.counts[ABANDONED] + left()
   q.counts[READY], q.counts[DELAYED], q.counts[LEASED] = 0, 0, 0
   for _, key in ipairs({ K.back, K.alone, K.delayed, K.holds, K.limits, K.lost }) do
@@ -365,7 +370,7 @@ end_queue = function(phase, cause, outcome, reason, by)
   }
 end
 
-complete_sessions = function()
+local function complete()
   local written = {}
   for id, session in pairs(sessions_changed) do
     written[#written + 1] = id
@@ -377,4 +382,16 @@ complete_sessions = function()
     end
   end
   in_parts('HSET', K.sessions, written)
+end
+
+-- What the other files use.
+Sessions = {
+  END = END, REVOKED_MS = REVOKED_MS, ASK_AGAIN_MS = ASK_AGAIN_MS, NO_REQUEST = NO_REQUEST,
+  session_of = session_of, worker_of = worker_of, session_of_worker = session_of_worker,
+  set_lost = set_lost, sorted_lost = sorted_lost, held_page = held_page, held_by = held_by,
+  all_held = all_held, holds_no_more = holds_no_more, dropped_by_holder = dropped_by_holder,
+  extend = extend, end_of_session = end_of_session, end_of_first_call = end_of_first_call,
+  remember = remember, remembers = remembers, end_session = end_session, sweep = sweep,
+  end_queue = end_queue, complete = complete,
+}
 end
