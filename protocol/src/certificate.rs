@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::ids::{QueueName, QueueUid};
-use crate::queue::Counts;
+use crate::queue::{Counts, Durability};
 
 /// What a queue that is over shows, and what lets a worker exit 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,10 @@ pub struct Certificate {
     /// The queue lived through a loss of acknowledged writes in its store.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub history_uncertain: bool,
+    /// The weakest of what the acknowledgements of this queue promised. Absent when that is not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 /// The two ways of being over.

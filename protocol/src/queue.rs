@@ -1,5 +1,7 @@
 //! Queues: settings, phase, counts, and the sessions that work on them.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
@@ -278,6 +280,17 @@ pub enum Durability {
     Logged,
     /// It is in memory: a restart of Redis may lose the queue.
     Memory,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Replicated => "replicated",
+            Self::Synced => "synced",
+            Self::Logged => "logged",
+            Self::Memory => "memory",
+        })
+    }
 }
 
 /// What `GET /v1/queues/{queue}` shows.

@@ -79,6 +79,7 @@ impl FakeQueue {
                 counts,
                 digest: "d".into(),
                 history_uncertain: false,
+                durability: None,
             }),
         );
     }

@@ -209,6 +209,7 @@ impl Queue {
             counts: self.counts,
             digest: "d".into(),
             history_uncertain: false,
+            durability: None,
         });
     }
 

@@ -3,6 +3,14 @@
 import { command, fill, h, panel, show } from "./dom.js";
 import { count, duration } from "./words.js";
 
+// The weakest of what acknowledgements promised while the queue lived.
+const KEPT = {
+  replicated: "on two Redis servers before each answer (replicated)",
+  synced: "synced to disk before each answer (synced)",
+  logged: "in a log that was synced a little later (logged)",
+  memory: "in memory (memory)",
+};
+
 export function certificate() {
   const rows = h("dl", { class: "rows" });
   const root = panel("certificate", "Certificate", rows);
@@ -27,6 +35,7 @@ export function certificate() {
       if (certificate.endedBy) pairs.push(["ended by", certificate.endedBy]);
       if (certificate.reason) pairs.push(["reason", certificate.reason]);
       if (certificate.historyUncertain) pairs.push(["history", "the store lost acknowledged writes meanwhile"]);
+      if (certificate.durability) pairs.push(["kept", KEPT[certificate.durability] ?? certificate.durability]);
       pairs.push(["uid", certificate.uid, "mono"], ["digest", certificate.digest, "mono"]);
       fill(rows, pairs, (all) => [...all.map(pair), h("div", { class: "wide" }, h("dt", {}, "the same for scripts"),
         h("dd", {}, command(`gangline get queue ${queue} -o json`)))]);

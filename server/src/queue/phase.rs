@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use gangline_protocol::limits::{REASON_BYTES_MAX, REDRIVE_STEP_MAX};
 use gangline_protocol::{
-    Certificate, EndCause, EndPhase, ItemId, QueueSettings, StopOutcome, Timestamp,
+    Certificate, Durability, EndCause, EndPhase, ItemId, QueueSettings, StopOutcome, Timestamp,
 };
 
 use super::command::{Refusal, Reply, Selection, Signal};
@@ -30,6 +30,7 @@ impl Queue {
             counts: self.counts,
             digest: self.digest.to_hex(),
             history_uncertain: false,
+            durability: Some(Durability::Synced),
         })
     }
 
@@ -212,14 +213,20 @@ impl Step<'_> {
         Ok(Reply::Redriven(count))
     }
 
-    /// Ends what time has ended: sessions, single leases, delays. A bounded part of it; the rest
-    /// is due at once and comes with the next step.
+    /// Ends what time has ended: sessions, until they have given back so many items, single leases,
+    /// delays. A bounded part of it; the rest is due at once and comes with the next step.
     pub(super) fn sweep(&mut self) {
         const SESSIONS_A_SWEEP: usize = 8;
-        const ITEMS_A_SWEEP: usize = 1_024;
+        const ITEMS_A_SWEEP: usize = 256;
+        let mut returned = 0;
         for _ in 0..SESSIONS_A_SWEEP {
+            if returned >= ITEMS_A_SWEEP {
+                break;
+            }
             match self.queue.sessions.first_deadline() {
                 Some((deadline, session)) if deadline <= self.queue.queue_time => {
+                    let held = self.queue.sessions.get(session);
+                    returned += held.map_or(0, |session| session.holds.len());
                     self.end_session(session, super::fact::SessionEndRecord::Expired, true);
                 }
                 Some(_) | None => break,

@@ -441,6 +441,7 @@ impl Queues {
             counts: Counts::default(),
             digest: gangline_protocol::digest::Digest::default().to_hex(),
             history_uncertain: false,
+            durability: None,
         }
     }
 

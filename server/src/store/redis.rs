@@ -21,6 +21,7 @@ mod record;
 mod replies;
 mod schedule;
 mod scripts;
+mod seen;
 mod steps;
 mod tend;
 mod tokens;
@@ -43,6 +44,7 @@ use self::fill::Fill;
 use self::link::Link;
 use self::schedule::Schedule;
 use self::scripts::{Script, Scripts};
+use self::seen::Seen;
 use super::{Answer, Store, StoreError};
 use crate::clock::{Clock, Random};
 use crate::hub::Hub;
@@ -76,6 +78,8 @@ struct Inner {
     /// Queues that this replica has put into the registry.
     registered: Mutex<HashSet<QueueName>>,
     fill: Fill,
+    /// When each queue was last changed, as far as this replica has acknowledged it.
+    seen: Seen,
 }
 
 impl std::fmt::Debug for Inner {
@@ -110,6 +114,7 @@ impl Redis {
             schedule: Schedule::default(),
             registered: Mutex::default(),
             fill: Fill::default(),
+            seen: Seen::default(),
             time,
         });
         let stop = CancellationToken::new();
@@ -142,7 +147,7 @@ impl Store for Redis {
     }
 
     fn durability(&self) -> gangline_protocol::Durability {
-        self.inner.link.promise()
+        self.inner.link.known().promise
     }
 }
 
@@ -172,7 +177,8 @@ impl Inner {
             Time::Redis => cmd.arg(""),
             Time::Given(clock) => cmd.arg(clock.now_us()),
         };
-        cmd.arg(format!("{} {}", self.replica, self.link.epoch()))
+        let seal = self.link.seal(self.seen.of(queue));
+        cmd.arg(format!("{} {seal}", self.replica))
             .arg(queue.full())
             .arg(keys::NEWS);
         cmd
@@ -229,14 +235,19 @@ impl Inner {
         let Frame {
             due_in_ms,
             ready,
+            stepped_ms,
             sessions,
             over,
             tag: _,
         } = &frame;
+        let is_new = *ready == u64::MAX;
+        if let Some(stepped_ms) = stepped_ms {
+            self.seen.note(queue, *stepped_ms, is_new);
+        }
         if matches!(self.time, Time::Redis) {
             self.schedule.set(queue, *due_in_ms);
         }
-        if *ready == u64::MAX {
+        if is_new {
             // Made by this very step: perhaps after another replica has removed it.
             self.send_plain::<()>(
                 redis::cmd("ZADD")
@@ -269,6 +280,10 @@ impl Inner {
     fn hear(&self, news: Option<&str>) {
         let Some(news) = news else {
             self.hub.wake_all();
+            // What this replica knows of may be gone: that is noted before another ends the queue.
+            for queue in self.seen.all() {
+                self.schedule.set(&queue, Some(0));
+            }
             return;
         };
         let mut words = news.split(' ');
@@ -323,6 +338,7 @@ impl Inner {
     fn forget(&self, queue: &QueueName) {
         self.registered().remove(queue);
         self.fill.forget(queue);
+        self.seen.forget(queue);
         self.schedule.set(queue, None);
     }
 }

@@ -60,7 +60,7 @@ async fn redis_gives_the_replies_of_the_state_machine() {
         eprintln!("SKIPPED: no redis-server on the PATH; `apt-get install redis-server` brings it");
         return;
     }
-    let redis = TestRedis::start_with(Keeping::Memory, &["--databases", "1024"]);
+    let redis = TestRedis::start_with(Keeping::Always, &["--databases", "1024"]);
     let first = number("GANGLINE_DIFFERENTIAL_SEED").unwrap_or(1);
     let walks = number("GANGLINE_DIFFERENTIAL_WALKS")
         .unwrap_or(WALKS)

@@ -166,6 +166,7 @@ fn ending(results: &[(u64, &str)], dead: &[u64]) -> Ending {
             counts,
             digest: digest.to_hex(),
             history_uncertain: false,
+            durability: None,
         }),
         items,
         results: results

@@ -110,6 +110,7 @@ class Pushes(WithServer):
             hashed = hashlib.sha256(result.id.to_bytes(8, "big") + result.raw.encode())
             total += int.from_bytes(hashed.digest(), "big")
         self.assertEqual(f"{total % 2**256:064x}", certificate.digest)
+        self.assertEqual("synced", certificate.durability)
 
     def test_wait_has_a_time_limit(self) -> None:
         self.producer.push(1)

@@ -7,10 +7,11 @@ use std::time::Duration;
 use gangline_protocol::digest::Digest;
 use gangline_protocol::limits::PRIORITY_DEFAULT;
 use gangline_protocol::{
-    Certificate, Counts, EndCause, EndPhase, ErrorCode, ExchangeReply, ExchangeRequest, ItemId,
-    ItemKey, ItemState, ItemView, Json, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem, NewItem,
-    Problem, PushReply, Pushed, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId, Settle,
-    SettleOutcome, SettleStatus, Settled, StopOutcome, Timestamp, Wait, WaitReason, WorkerName,
+    Certificate, Counts, Durability, EndCause, EndPhase, ErrorCode, ExchangeReply, ExchangeRequest,
+    ItemId, ItemKey, ItemState, ItemView, Json, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem,
+    NewItem, Problem, PushReply, Pushed, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId,
+    Settle, SettleOutcome, SettleStatus, Settled, StopOutcome, Timestamp, Wait, WaitReason,
+    WorkerName,
 };
 
 use super::{Attempt, Fault};
@@ -269,6 +270,7 @@ impl State {
             counts: self.counts(),
             digest: self.digest(),
             history_uncertain: false,
+            durability: Some(Durability::Memory),
         });
     }
 

@@ -127,6 +127,9 @@ fn view_of_queues<'a>(
         );
         let left = status.eta_ms.map(Duration::from_millis);
         cells.push(left.map_or(NONE.into(), short));
+        let ended = status.certificate.as_ref();
+        let promised = ended.map_or(status.durability, |proof| proof.durability);
+        cells.push(promised.map_or(NONE.into(), |promised| promised.to_string()));
         cells.push(status.uid.to_string());
         Ok(Row {
             name: format!("queue/{}", status.queue),
@@ -147,6 +150,7 @@ fn view_of_queues<'a>(
                 "WORKERS",
                 "RATE",
                 "LEFT",
+                "DURABILITY",
                 "UID",
             ],
         ),

@@ -159,6 +159,7 @@ fn over(phase: EndPhase, outcome: StopOutcome, counts: Counts) -> QueueSnapshot 
         counts,
         digest: "d1".into(),
         history_uncertain: false,
+        durability: None,
     });
     snapshot
 }

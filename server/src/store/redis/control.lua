@@ -130,7 +130,9 @@ local function control()
 
   if act == 'tick' then
     local due = next_due(true)
-    if not due or due > now_ms then return { delay_of(due), '0', {}, 0, 'ticked' } end
+    if not is_behind() and (not due or due > now_ms) then
+      return { delay_of(due), '0', {}, 0, 'ticked' }
+    end
     if q.ended and now_ms >= q.ended.at + S.retention then
       remove()
       return { -1, '0', {}, 1, 'ticked' }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use gangline_protocol::Durability as Promise;
+
 /// What has happened to a step before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -13,6 +15,28 @@ pub enum Durability {
     Aof,
     /// A replica has it, too: the loss of the primary loses nothing, if that replica takes over.
     Replicated,
+}
+
+/// Returns what stands for a promise in the scripts and in heads: the weaker, the greater.
+pub(super) fn rank(promise: Promise) -> u8 {
+    match promise {
+        Promise::Replicated => 0,
+        Promise::Synced => 1,
+        Promise::Logged => 2,
+        Promise::Memory => 3,
+    }
+}
+
+/// Returns the promise that this stands for.
+pub(super) fn promise_of_rank(number: u64) -> Option<Promise> {
+    let all = [
+        Promise::Replicated,
+        Promise::Synced,
+        Promise::Logged,
+        Promise::Memory,
+    ];
+    all.into_iter()
+        .find(|promise| u64::from(rank(*promise)) == number)
 }
 
 impl fmt::Display for Durability {

@@ -123,6 +123,9 @@ pub(super) struct Frame {
     pub(super) due_in_ms: Option<u64>,
     /// How many more items may be leased.
     pub(super) ready: u64,
+    /// When the step was carried out, in milliseconds of Redis' clock; a queue's steps never go
+    /// back. Nothing for a step that changed nothing.
+    pub(super) stepped_ms: Option<u64>,
     /// Sessions for which there is news.
     pub(super) sessions: Vec<SessionId>,
     /// The queue is over now, or gone.
@@ -134,7 +137,13 @@ pub(super) struct Frame {
 impl Frame {
     pub(super) fn of(fields: &mut Fields) -> Decoded<Self> {
         let due_in_ms = u64::try_from(fields.integer()?).ok();
-        let ready = fields.number()?;
+        // The one and the other: `0`, or `0 1700000000000`.
+        let counted = fields.text()?;
+        let mut words = counted.split(' ').map(str::parse);
+        let (ready, stepped_ms) = (words.next(), words.next());
+        let malformed = |_| Malformed("no number");
+        let ready = ready.unwrap_or(Ok(0)).map_err(malformed)?;
+        let stepped_ms = stepped_ms.transpose().map_err(malformed)?;
         let mut list = fields.list()?;
         let mut sessions = Vec::with_capacity(list.left());
         while list.left() > 0 {
@@ -144,6 +153,7 @@ impl Frame {
         Ok(Self {
             due_in_ms,
             ready,
+            stepped_ms,
             sessions,
             over,
             tag,

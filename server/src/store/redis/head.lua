@@ -28,6 +28,8 @@ local KEPT_MAX = 256
 local kept = { keys = {}, keys_count = 0, cold = {}, cold_count = 0, heads = {}, heads_count = 0 }
 
 local now_us, now_ms, epoch, queue_name, channel
+local promise -- what an acknowledgement promises: 0 replicated, 1 synced, 2 logged, 3 memory
+local seen -- when a step of this queue was last carried out, as far as the caller knows
 local q -- the head; nil while there is no such queue
 local S -- its settings as numbers
 local leasable_before, over_before, created
@@ -107,7 +109,7 @@ unpack_head = function(packed)
     counts = counts, fresh = fresh, ghosts = ghosts,
     digest = sub(packed, at, at + 31), took = sub(packed, at + 32, at + 31 + 4 * rows),
     cold = frozen, uid = cold.uid, epoch = cold.epoch, settings = cold.settings,
-    ended = cold.ended, numbers = cold.numbers, keys = keys,
+    ended = cold.ended, numbers = cold.numbers, keys = keys, promise = cold.promise,
   }
 end
 
@@ -118,7 +120,7 @@ pack_head = function(h)
     if fresh[lane] > 0 then lanes = lanes .. pack('>BI6I6', lane, fresh[lane], ghosts[lane]) end
   end
   h.cold = h.cold or cmsgpack.pack{
-    uid = h.uid, epoch = h.epoch, settings = h.settings, ended = h.ended,
+    uid = h.uid, epoch = h.epoch, settings = h.settings, ended = h.ended, promise = h.promise,
   }
   return pack(HEAD, LAYOUT, flags, #h.took / 4, #lanes / 13, h.lease, h.created, h.back, h.alone,
     h.blobs, h.len, h.results, h.bytes, h.rows, h.marked, h.marked_bytes, h.retried, h.time,
@@ -162,7 +164,8 @@ local function run(act, keys, arguments)
     now_us = time[1] * 1000000 + time[2]
   end
   now_ms = floor(now_us / 1000)
-  epoch, queue_name, channel = sub(ARGV[2], 18), ARGV[3], ARGV[4]
+  promise, seen, epoch = tonumber(sub(ARGV[2], 18, 18)), tonumber(sub(ARGV[2], 20, 35)), sub(ARGV[2], 37)
+  queue_name, channel = ARGV[3], ARGV[4]
   q, created, news, pending = nil, false, {}, {}
   for at = 1, #resets do resets[at]() end
   local head = call('GET', K.meta)
@@ -251,6 +254,7 @@ local function view(of)
     ended and {
       ended.phase, ended.cause, ended.outcome, ended.reason or false, ended.by or false, ended.at,
     } or false,
+    of.promise or false,
   }
 end
 
@@ -287,6 +291,9 @@ local function create(uid, settings)
     took = '',
     -- Bytes of all results.
     bytes = 0,
+    -- The weakest promise under which a step of it was acknowledged; nil when a service that did
+    -- not note it has changed the queue.
+    promise = promise,
     -- No lease number of an older queue of this name may come again.
     lease = before and byte(before) == LAYOUT and unpack_head(before).lease or 0,
   }
@@ -341,14 +348,19 @@ local function publish(more, over)
   end
 end
 
+-- Tells whether Redis has forgotten a step that was acknowledged, as when an older log is put back.
+local function is_behind() return not created and not q.ended and q.stepped < seen end
+
 -- Lets time pass: queue time, by at most one heartbeat interval, then what it has ended.
 local function begin()
+  local behind = is_behind()
   q.time = q.time + min(max(now_ms - q.stepped, 0), S.heartbeat)
   q.stepped = max(q.stepped, now_ms)
   -- Redis has been restarted or replaced in a way that may have lost what was acknowledged.
-  if q.epoch ~= epoch and not q.ended then
+  if not q.ended and (q.epoch ~= epoch or behind) then
     q.epoch, q.uncertain, q.cold = epoch, true, nil
   end
+  if not q.ended and q.promise and q.promise < promise then q.promise, q.cold = promise, nil end
   leasable_before, over_before = leasable(), q.ended ~= nil
   Sessions.sweep()
 end
@@ -376,7 +388,7 @@ local function complete(tag, ...)
   if kept.heads_count >= KEPT_MAX then kept.heads, kept.heads_count = {}, 0 end
   kept.heads[head], kept.heads_count = q, kept.heads_count + 1
   publish(more, over)
-  return { delay_of(due), more, news, over and 1 or 0, tag, ... }
+  return { delay_of(due), more .. ' ' .. digits(q.stepped), news, over and 1 or 0, tag, ... }
 end
 
 -- Removes a queue that is over; its certificate stays for late workers.

@@ -1,10 +1,11 @@
 //! The head of a queue: its status and its certificate.
 
 use gangline_protocol::{
-    Certificate, Counts, EndCause, EndPhase, Phase, QueueName, QueueSettings, QueueStatus,
-    QueueUid, StopOutcome, Timestamp,
+    Certificate, Counts, Durability, EndCause, EndPhase, Phase, QueueName, QueueSettings,
+    QueueStatus, QueueUid, StopOutcome, Timestamp,
 };
 
+use super::durability::promise_of_rank;
 use super::fields::{Decoded, Fields, Malformed};
 
 /// The head of a queue (`view` in `head.lua`).
@@ -23,6 +24,7 @@ pub(super) struct Head {
     digest: String,
     history_uncertain: bool,
     ended: Option<Ended>,
+    durability: Option<Durability>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Head {
             digest: head.text()?,
             history_uncertain: head.flag()?,
             ended: head.optional_list()?.map(Ended::of).transpose()?,
+            durability: head.optional_number()?.map(durability).transpose()?,
         }))
     }
 
@@ -112,6 +115,7 @@ impl Head {
             counts: self.counts,
             digest: self.digest.as_str().into(),
             history_uncertain: self.history_uncertain,
+            durability: self.durability,
         })
     }
 }
@@ -144,6 +148,10 @@ impl Ended {
             at_ms: fields.number()?,
         })
     }
+}
+
+fn durability(rank: u64) -> Decoded<Durability> {
+    promise_of_rank(rank).ok_or(Malformed("no such durability"))
 }
 
 fn counts(fields: &mut Fields) -> Decoded<Counts> {

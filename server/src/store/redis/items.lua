@@ -7,10 +7,10 @@ local PAGE_HEAD = 1 + 2 * (PAGE + 1)
 -- The low bits of a record's first byte are its priority; in a page they have another meaning.
 local HAS = { blob = 1, key = 16, time_limit = 32, max_attempts = 64 }
 local PLACE = { fresh = 1, came_back = 2, alone = 3, delayed = 4, leased = 5, dead = 6 }
--- Bounds: what one lease takes (items one by one, bytes after which it is full, cancelled ones that
--- it skips), what one step ends by itself, what a session may hold, what is kept of those that have ended.
+-- Bounds: what one lease takes (bytes after which it is full, cancelled ones that it skips), what one
+-- step ends by itself, what a session may hold, what is kept of those that have ended.
 local MOST = {
-  leased_singly = 512, leased_bytes = 8388608, ghosts = 16384, swept_sessions = 8, swept_items = 256,
+  leased_bytes = 8388608, ghosts = 16384, swept_sessions = 8, swept_items = 256,
   leases = 1024, endings = 1024, remembered = 8192,
 }
 

@@ -17,7 +17,7 @@ local function run_text(first, count)
 end
 
 local function is_left(budget)
-  return budget.ghosts > 0 and budget.bytes > 0 and budget.singles > 0
+  return budget.ghosts > 0 and budget.bytes > 0
 end
 
 -- Takes fresh items of a page one by one, up to this one; returns the first that was not taken.
@@ -30,7 +30,7 @@ local function take_each(id, last, taken, budget, wanted, lane)
       local text = record(id)
       items[id] = new_item(id, text)
       taken[#taken + 1] = { item = items[id], text = text }
-      wanted, budget.bytes, budget.singles = wanted - 1, budget.bytes - #text, budget.singles - 1
+      wanted, budget.bytes = wanted - 1, budget.bytes - #text
     end
     id = id + 1
   end
@@ -98,13 +98,11 @@ end
 -- Takes the first items that may run beside others: higher priority first, within one those that
 -- came back, each kind by id. Returns items with their records, and parts of pages with fresh ones.
 local function take_first(wanted)
-  local taken, budget = {}, {
-    ghosts = MOST.ghosts, bytes = MOST.leased_bytes, singles = MOST.leased_singly,
-  }
+  local taken, budget = {}, { ghosts = MOST.ghosts, bytes = MOST.leased_bytes }
   local back, at = {}, 1
   if q.back > 0 then
     write_pending(K.back)
-    local found = call('ZRANGE', K.back, 0, min(wanted, budget.singles) - 1)
+    local found = call('ZRANGE', K.back, 0, wanted - 1)
     for n = 1, #found do back[n] = tonumber(found[n]) end
     prefetch(back)
   end
@@ -113,9 +111,8 @@ local function take_first(wanted)
       local item, text = items[back[at]], record(back[at])
       taken[#taken + 1] = { item = item, text = text }
       at, wanted, budget.bytes = at + 1, wanted - 1, budget.bytes - #text
-      budget.singles = budget.singles - 1
     end
-    if wanted == 0 or budget.bytes <= 0 or budget.singles == 0 then break end
+    if wanted == 0 or budget.bytes <= 0 then break end
     if q.fresh[priority + 1] > 0 then wanted = take_fresh(priority, wanted, taken, budget) end
   end
   return taken

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::connection::Connection;
-use super::durability::Durability;
+use super::durability::{Durability, rank};
 use super::fitness::Traits;
 use super::keys::NEWS;
 use crate::store::StoreError;
@@ -84,9 +84,19 @@ pub(super) struct Link {
     state: Mutex<State>,
     lost: Notify,
     percent_full: AtomicU64,
-    epoch: Mutex<Arc<str>>,
-    promise: Mutex<Promise>,
+    known: Mutex<Known>,
     confirmed: Confirmed,
+}
+
+/// What is known of the Redis that is there, or of all primaries of a cluster.
+#[derive(Clone)]
+pub(super) struct Known {
+    /// Stays the same while nothing acknowledged can have been lost ([`Traits::epoch`]).
+    pub(super) epoch: Arc<str>,
+    /// What an acknowledgement promises.
+    pub(super) promise: Promise,
+    /// A reply comes after the sync of what it acknowledges.
+    syncs_always: bool,
 }
 
 /// Confirmations that requests share: each waits for one that began after its own step.
@@ -109,7 +119,7 @@ impl std::fmt::Debug for Link {
 /// What a connection attempt gives.
 pub(super) struct Connected {
     connection: Connection,
-    epoch: String,
+    known: Known,
     news: PubSubStream,
 }
 
@@ -122,21 +132,26 @@ impl Link {
             state: Mutex::new(State::Down("not connected yet".into())),
             lost: Notify::new(),
             percent_full: AtomicU64::new(0),
-            epoch: Mutex::new(Arc::from("")),
-            promise: Mutex::new(Promise::Memory),
+            known: Mutex::new(Known {
+                epoch: Arc::from(""),
+                promise: Promise::Memory,
+                syncs_always: false,
+            }),
             confirmed: Confirmed::default(),
         })
     }
 
-    /// Stays the same while nothing acknowledged can have been lost ([`Traits::epoch`]).
-    pub(super) fn epoch(&self) -> Arc<str> {
-        let epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        epoch.clone()
+    /// Returns what is known of the Redis that is there.
+    pub(super) fn known(&self) -> Known {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
     }
 
-    /// What an acknowledgement promises.
-    pub(super) fn promise(&self) -> Promise {
-        *self.promise.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns what stands in front of each call: promise, when the queue was last changed as far
+    /// as the caller knows, epoch.
+    pub(super) fn seal(&self, seen_ms: u64) -> String {
+        let Known { epoch, promise, .. } = self.known();
+        format!("{} {seen_ms:016} {epoch}", rank(promise))
     }
 
     /// Refuses what would fill Redis further when it is as full as that already.
@@ -208,7 +223,7 @@ impl Link {
 
     /// Tells whether a reply of Redis comes after the sync of all that it shows, as was asked for.
     fn syncs_before_replies(&self) -> bool {
-        self.durability == Durability::Aof && self.epoch().starts_with("log-")
+        self.durability == Durability::Aof && self.known().syncs_always
     }
 
     async fn ask_to_confirm(
@@ -237,15 +252,12 @@ impl Link {
 
     /// Lets requests go over a connection.
     pub(super) fn begin(&self, connected: &Connected) {
-        self.set_epoch(&connected.epoch);
+        self.set_known(connected.known.clone());
         self.set(State::Up(connected.connection.clone()));
     }
 
-    fn set_epoch(&self, epoch: &str) {
-        let mut known = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        if &**known != epoch {
-            *known = epoch.into();
-        }
+    fn set_known(&self, known: Known) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
     /// Returns the connection that all share.
@@ -337,7 +349,7 @@ impl Link {
             let cluster = cluster.get_async_connection().await.map_err(away)?;
             connection = Connection::Cluster(cluster);
         }
-        let epoch = self.examine(&mut connection, &address).await?;
+        let known = self.examine(&mut connection, &address).await?;
         let mut listener = tokio::time::timeout(CONNECT, client.get_async_pubsub())
             .await
             .map_err(|_| away(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?
@@ -346,17 +358,17 @@ impl Link {
         let news = listener.into_on_message();
         Ok(Connected {
             connection,
-            epoch,
+            known,
             news,
         })
     }
 
-    /// Looks whether every primary keeps what it is given; returns the epoch.
+    /// Looks whether every primary keeps what it is given.
     async fn examine(
         &self,
         connection: &mut Connection,
         address: &str,
-    ) -> Result<String, RedisTrouble> {
+    ) -> Result<Known, RedisTrouble> {
         let traits = traits_of(connection).await;
         let traits = traits.map_err(|error| away(address, &error))?;
         for one in &traits {
@@ -369,20 +381,26 @@ impl Link {
         Ok(self.note(&traits))
     }
 
-    /// Notes how full the fullest is, and what the weakest promises; returns the epoch of all together.
-    fn note(&self, traits: &[Traits]) -> String {
+    /// Notes how full the fullest is; returns what the weakest promises, and the epoch of all
+    /// together.
+    fn note(&self, traits: &[Traits]) -> Known {
         let fullest = traits.iter().map(Traits::percent_full).max();
         self.percent_full
             .store(fullest.unwrap_or(0), Ordering::Relaxed);
         let promises = traits.iter().map(|one| one.promise(self.durability));
-        let weakest = promises.max().unwrap_or(Promise::Memory);
-        *self.promise.lock().unwrap_or_else(PoisonError::into_inner) = weakest;
-        if self.durability == Durability::Replicated {
-            return "replicated".into();
+        let epoch = if self.durability == Durability::Replicated {
+            "replicated".into()
+        } else {
+            let epochs = traits.iter().map(|one| one.epoch(self.durability));
+            let mut epochs: Vec<String> = epochs.collect();
+            epochs.sort();
+            epochs.join(",").into()
+        };
+        Known {
+            epoch,
+            promise: promises.max().unwrap_or(Promise::Memory),
+            syncs_always: traits.iter().all(Traits::syncs_always),
         }
-        let mut epochs: Vec<String> = traits.iter().map(Traits::epoch).collect();
-        epochs.sort();
-        epochs.join(",")
     }
 
     /// Keeps the connection until told to stop. `hear` gets every piece of news, and nothing
@@ -450,7 +468,7 @@ impl Link {
                 },
                 _ = pings.tick() => {
                     match traits_of(&mut connection).await {
-                        Ok(traits) => self.set_epoch(&self.note(&traits)),
+                        Ok(traits) => self.set_known(self.note(&traits)),
                         Err(error) => {
                             self.failed(&error);
                             // Of a cluster the other nodes go on.

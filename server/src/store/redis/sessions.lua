@@ -315,6 +315,24 @@ local function time_out(item)
   news[#news + 1] = item.session
 end
 
+-- The first items of a set that are due, a bounded number: by time, then by id.
+local function first_due(key, time)
+  local most = MOST.swept_items
+  local due = call('ZRANGEBYSCORE', key, '-inf', time, 'WITHSCORES', 'LIMIT', 0, most)
+  local ids, last = {}, due[#due]
+  for at = 1, #due, 2 do ids[(at + 1) / 2] = tonumber(due[at]) end
+  if #ids == most then
+    -- Redis has those of one time by their digits: of the last one the least ids are taken.
+    while due[2 * #ids] == last do ids[#ids] = nil end
+    local ties = call('ZRANGEBYSCORE', key, last, last)
+    for at = 1, #ties do ties[at] = tonumber(ties[at]) end
+    table.sort(ties)
+    for at = 1, most - #ids do ids[#ids + 1] = ties[at] end
+  end
+  prefetch(ids)
+  return ids
+end
+
 -- Ends what time has ended; a bounded part of it, the rest is due at once.
 local function sweep()
   local touched = 0
@@ -329,16 +347,10 @@ local function sweep()
   if q.idle and S.idle and q.idle + S.idle <= q.time then q.sealed = true end
   if q.limits > 0 then
     write_pending(K.limits)
-    local due = call('ZRANGEBYSCORE', K.limits, '-inf', q.time, 'LIMIT', 0, MOST.swept_items)
-    for at = 1, #due do due[at] = tonumber(due[at]) end
-    prefetch(due)
-    for _, id in ipairs(due) do time_out(items[id]) end
+    for _, id in ipairs(first_due(K.limits, q.time)) do time_out(items[id]) end
   end
   if q.counts[DELAYED] > 0 then
-    local due = call('ZRANGEBYSCORE', K.delayed, '-inf', now_ms, 'LIMIT', 0, MOST.swept_items)
-    for at = 1, #due do due[at] = tonumber(due[at]) end
-    prefetch(due)
-    for _, id in ipairs(due) do
+    for _, id in ipairs(first_due(K.delayed, now_ms)) do
       withdraw(items[id])
       make_ready(items[id])
     end

@@ -149,7 +149,13 @@ impl Inner {
         let cmd = self.control(queue, "tick");
         let (frame, _) = self.step_with_frame(queue, &cmd).await?;
         match frame.tag.as_str() {
-            "ticked" => Ok(frame.due_in_ms),
+            "ticked" => {
+                // Its retention was over: this very step has removed it.
+                if frame.over && frame.stepped_ms.is_none() {
+                    self.forget(queue);
+                }
+                Ok(frame.due_in_ms)
+            }
             other => Err(unexpected(other)),
         }
     }

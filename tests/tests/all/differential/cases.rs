@@ -2,8 +2,8 @@
 
 use gangline_protocol::limits::WORKERS_REMEMBERED_MAX;
 use gangline_protocol::{
-    ExchangeReply, ExchangeRequest, ItemId, Json, LeaseReply, LeaseRequest, NewItem, Settle,
-    SettleOutcome, SettleStatus,
+    ExchangeReply, ExchangeRequest, ItemId, Json, LeaseReply, LeaseRequest, NewItem, QueueName,
+    Settle, SettleOutcome, SettleStatus,
 };
 use gangline_server::queue::{Command, Input, Query, Reply};
 use gangline_server::store::Store;
@@ -28,7 +28,8 @@ struct Case {
 
 impl Case {
     async fn start() -> Self {
-        let redis = TestRedis::start(Keeping::Memory);
+        // What is kept like this promises what the log of the other store does.
+        let redis = TestRedis::start(Keeping::Always);
         Self {
             pair: Pair::open(&redis.url).await,
             redis,
@@ -324,4 +325,107 @@ async fn a_key_is_known_however_many_there_are() {
     case.push(again.collect()).await;
     let buckets = case.redis.ask(&["HLEN", "gangline:{default.q}:dedupe"]);
     assert!(buckets.parse::<u64>().unwrap() > 300, "{buckets} buckets");
+}
+
+fn queue() -> QueueName {
+    "q".parse().unwrap()
+}
+
+/// More than one sweep ends: sessions, each with more leases than eight of them may give back at
+/// once, then time limits and delays that end in the same millisecond.
+#[tokio::test]
+async fn a_sweep_ends_the_same_part_of_what_time_has_ended() {
+    const SESSIONS: usize = 20;
+    const LEASES: u32 = 75;
+    const ALIKE: usize = 700;
+    const HEARTBEAT_US: u64 = 5_000_000;
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    for _ in 0..SESSIONS / 10 {
+        case.push((0..10 * LEASES).map(|_| item(3)).collect()).await;
+    }
+    for n in 0..SESSIONS {
+        // Some hold little, so that a sweep ends at its eighth session, too.
+        let max = if n > SESSIONS / 2 { 1 } else { LEASES };
+        case.lease(&format!("w{n:02}"), max).await;
+    }
+    for steps in 0.. {
+        case.now_us += HEARTBEAT_US;
+        if case.step().await == 0 {
+            // Theirs are over at the third.
+            assert!(steps >= 4, "{steps} steps were enough");
+            break;
+        }
+    }
+    let limited = (0..ALIKE).map(|_| {
+        let mut limited = item(9);
+        limited.time_limit_ms = Some(1);
+        limited
+    });
+    case.push(limited.collect()).await;
+    let mut held = case.lease("slow", ALIKE as u32).await;
+    let delayed = (0..ALIKE).map(|_| {
+        let mut delayed = item(9);
+        delayed.delay_ms = Some(1);
+        delayed
+    });
+    case.push(delayed.collect()).await;
+    // A session that shows signs of life outlives the limits of what it holds.
+    held.lease = None;
+    for _ in 0..8 {
+        case.now_us += HEARTBEAT_US;
+        case.exchange(held.clone()).await;
+        case.look_at_all().await;
+    }
+}
+
+impl Case {
+    /// Opens a session that leases so many; returns the request that continues it.
+    async fn lease(&mut self, worker: &str, max: u32) -> ExchangeRequest {
+        let mut request = ExchangeRequest::new(worker.parse().unwrap());
+        request.nonce = Some(1);
+        request.lease = Some(LeaseRequest {
+            number: 1,
+            max,
+            starting: Some(max / 2),
+            wait_ms: 0,
+        });
+        let reply = self.exchange(request.clone()).await;
+        let Some(LeaseReply::Items(items)) = reply.lease else {
+            panic!("nothing was leased: {reply:?}");
+        };
+        assert_eq!(items.len(), max as usize);
+        request.session = reply.session;
+        // What did not start with its lease starts with the next call.
+        let rest = items.iter().skip(max as usize / 2).map(|item| item.id);
+        request.started = rest.collect();
+        request
+    }
+
+    /// Lets time pass in one step; returns how many sessions are left.
+    async fn step(&mut self) -> u64 {
+        let (queue, paused) = (queue(), false);
+        let status = self.apply(Command::Pause { queue, paused }).await;
+        self.look_at_all().await;
+        match status {
+            Reply::Status(status) => status.sessions,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    async fn look_at_all(&mut self) {
+        let status = Query::Status { queue: queue() };
+        let workers = Query::Workers { queue: queue() };
+        let items = [ItemId(0), ItemId(1_000), ItemId(2_000)].map(|after| Query::Items {
+            queue: queue(),
+            state: None,
+            after,
+            max: 1_000,
+        });
+        for query in [status, workers].into_iter().chain(items) {
+            self.look(query).await;
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use gangline_server::store::redis::Durability;
 use gangline_tests::redis::Keeping;
 use gangline_tests::server::TOKEN;
-use gangline_tests::{Api, TestCluster, TestRedis, TestServer};
+use gangline_tests::{Api, Queue, TestCluster, TestRedis, TestServer};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -185,5 +185,86 @@ async fn pushes_stop_before_redis_is_full() {
     let _ = redis.ask(&["DEL", "filler"]);
     let path = format!("/v1/queues/{}/items", queue.name);
     until_ok(&api, Method::POST, &path, Some(json!({"payload": 1}))).await;
+    server.stop().await;
+}
+
+/// Asks until a call is refused for want of memory, at so many percent at least.
+async fn until_full(queue: &Queue, percent: u64) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let answer = queue.post("/items", json!({"payload": "more"})).await;
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        let told = detail.split(" % full").next();
+        let full = told.and_then(|text| text.rsplit(' ').next()?.parse::<u64>().ok());
+        if full.is_some_and(|full| full >= percent) {
+            assert_eq!(answer.refused(503), "unavailable");
+            return;
+        }
+        assert!(Instant::now() < deadline, "still {}", answer.body);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn settles_that_spawn_stop_when_redis_is_nearly_full_and_others_do_not() {
+    const MAX_BYTES: u64 = 24 << 20;
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let limit = MAX_BYTES.to_string();
+    let redis = TestRedis::start_with(Keeping::Memory, &["--maxmemory", &limit]);
+    let mut server = TestServer::start_on_redis(&redis.url).await;
+    let api = Api::new(&server.url, Some(TOKEN));
+    let queue = api.fresh_queue();
+    queue.push(&[json!(1), json!(2), json!(3)]).await;
+    let mut worker = queue.open("w", 3).await;
+    let fill = "return redis.call('SET', KEYS[1], string.rep('x', 100000))";
+    let used = |redis: &TestRedis| {
+        let told = redis.ask(&["INFO", "memory"]);
+        let used = told
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory:"));
+        used.and_then(|used| used.trim().parse::<u64>().ok())
+            .unwrap()
+    };
+    let fillers = (0..).take_while(|n| {
+        let is_wanted = used(&redis) < MAX_BYTES / 100 * 96;
+        if is_wanted {
+            let _ = redis.ask(&["EVAL", fill, "1", &format!("filler:{n}")]);
+        }
+        is_wanted
+    });
+    let fillers = fillers.count();
+    until_full(&api.fresh_queue(), 95).await;
+
+    let spawning = json!({"outcome": "done", "result": "a", "spawn": [{"payload": "child"}]});
+    let settle = |nth: usize, fields: &Value| {
+        let mut settle = fields.clone();
+        settle["id"] = worker.items[nth]["id"].clone();
+        settle["lease"] = worker.items[nth]["lease"].clone();
+        json!({"worker": "w", "session": worker.id, "uid": worker.uid, "settles": [settle]})
+    };
+    let refused = queue.exchange(settle(0, &spawning)).await;
+    let detail = refused.body["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("from 95 % on"), "{detail}");
+    assert_eq!(refused.refused(503), "unavailable");
+    let counts = queue.counts().await;
+    assert_eq!(counts, json!({"leased": 3}), "the lease is kept");
+    let plain = json!({"outcome": "done", "result": "b"});
+    let settled = queue.exchange(settle(1, &plain)).await.ok();
+    assert_eq!(settled["settled"][0]["status"], "ok");
+    let retry = json!({"outcome": "retry", "error": "c", "delayMs": 0});
+    let settled = queue.exchange(settle(2, &retry)).await.ok();
+    assert_eq!(settled["settled"][0]["status"], "ok");
+
+    for n in 0..fillers {
+        let _ = redis.ask(&["DEL", &format!("filler:{n}")]);
+    }
+    let path = format!("/v1/queues/{}/exchange", queue.name);
+    let settled = until_ok(&api, Method::POST, &path, Some(settle(0, &spawning))).await;
+    assert_eq!(settled["settled"][0]["status"], "ok");
+    assert_eq!(queue.counts().await, json!({"done": 2, "ready": 2}));
+    worker.lease(2).await;
+    assert_eq!(worker.items.len(), 2);
     server.stop().await;
 }

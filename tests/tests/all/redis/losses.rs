@@ -84,7 +84,50 @@ async fn an_older_log_that_is_put_back_brings_no_lease_number_again() {
     queue.bare(Method::POST, "/seal").await.ok();
     assert_eq!(queue.counts().await, json!({"done": 6}));
     assert_eq!(queue.results("").await.len(), 6);
+    // Redis says that it loses nothing, but this replica has acknowledged what is gone.
+    let certificate = queue.get("").await.ok()["certificate"].clone();
+    assert_eq!(certificate["historyUncertain"], true, "{certificate}");
     server.stop().await;
+}
+
+/// Whoever has acknowledged what is gone says so before another replica ends the queue.
+#[tokio::test]
+async fn a_replica_that_has_acknowledged_more_says_so_as_soon_as_redis_is_back() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut redis = TestRedis::start(Keeping::Always);
+    let mut one = TestServer::start_on_redis(&redis.url).await;
+    let mut other = TestServer::start_on_redis(&redis.url).await;
+    let (api, other_api) = (
+        Api::new(&one.url, Some(TOKEN)),
+        Api::new(&other.url, Some(TOKEN)),
+    );
+    let queue = api.fresh_queue();
+    queue.push(&[json!(1)]).await;
+    let log = redis.dir().join("appendonlydir");
+    let kept = redis.dir().join("kept");
+    copy(&log, &kept);
+    queue.push(&[json!(2)]).await;
+    redis.kill();
+    until_ready(&api, false).await;
+    until_ready(&other_api, false).await;
+    std::fs::remove_dir_all(&log).unwrap();
+    copy(&kept, &log);
+    redis.restart();
+    until_ready(&api, true).await;
+    until_ready(&other_api, true).await;
+    // A mark is what stands in the head from now on.
+    let meta = format!("gangline:{{default.{}}}:meta", queue.name);
+    let uncertain = "return math.floor(string.byte(redis.call('GET', KEYS[1]), 2) / 4)";
+    redis.until_it_says(&["EVAL", uncertain, "1", &meta], "1");
+    let path = format!("/v1/queues/{}/stop", queue.name);
+    let stop = json!({"outcome": "success"});
+    let stopped = other_api.call(Method::POST, &path, Some(stop)).await.ok();
+    assert_eq!(stopped["certificate"]["historyUncertain"], true);
+    assert_eq!(stopped["counts"]["abandoned"], 1);
+    one.stop().await;
+    other.stop().await;
 }
 
 /// A look must not show what only the primary has: a failover would take it back.
@@ -146,23 +189,47 @@ async fn a_status_says_what_an_acknowledgement_promises() {
     let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
     let status = queue.put(json!({})).await.ok();
     assert_eq!(status["durability"], "synced");
+    assert_eq!(stopped(&queue).await["durability"], "synced");
     server.stop().await;
     if !TestRedis::is_installed() {
         return;
     }
     let redis = TestRedis::start(Keeping::Always);
     let mut server = TestServer::start_on_redis(&redis.url).await;
-    let queue = Api::new(&server.url, Some(TOKEN)).fresh_queue();
-    let status = queue.put(json!({})).await.ok();
-    assert_eq!(status["durability"], "synced");
+    let api = Api::new(&server.url, Some(TOKEN));
+    let (queue, synced) = (api.fresh_queue(), api.fresh_queue());
+    for queue in [&queue, &synced] {
+        let status = queue.put(json!({})).await.ok();
+        assert_eq!(status["durability"], "synced");
+    }
+    assert_eq!(stopped(&synced).await["durability"], "synced");
     for (setting, value, durability) in [
         ("appendfsync", "everysec", "logged"),
         ("appendonly", "no", "memory"),
     ] {
         assert_eq!(redis.ask(&["CONFIG", "SET", setting, value]), "OK");
         until_promised(&queue, durability).await;
+        let fresh = api.fresh_queue();
+        fresh.push(&[json!(1)]).await;
+        assert_eq!(stopped(&fresh).await["durability"], durability);
     }
+    queue.push(&[json!(1)]).await;
+    // A certificate is of the whole life of its queue, and does not change any more.
+    assert_eq!(redis.ask(&["CONFIG", "SET", "appendonly", "yes"]), "OK");
+    assert_eq!(redis.ask(&["CONFIG", "SET", "appendfsync", "always"]), "OK");
+    until_promised(&queue, "synced").await;
+    assert_eq!(stopped(&queue).await["durability"], "memory");
+    let shown = synced.get("").await.ok();
+    assert_eq!(shown["certificate"]["durability"], "synced");
+    let deleted = queue.bare(Method::DELETE, "").await.ok();
+    assert_eq!(deleted["certificate"]["durability"], "memory");
     server.stop().await;
+}
+
+/// Stops a queue; returns its certificate.
+async fn stopped(queue: &Queue) -> Value {
+    let stop = json!({"outcome": "success"});
+    queue.post("/stop", stop).await.ok()["certificate"].clone()
 }
 
 /// From 7.2 on Redis can say when its log is synced, and need not sync before each reply.
@@ -196,5 +263,13 @@ async fn a_log_that_is_synced_every_second_is_waited_for() {
     redis.restart();
     until_ready(&api, true).await;
     assert_eq!(queue.counts().await, json!({"done": 1, "ready": 1}));
+    // Nothing was lost, and nobody says that it may have been.
+    let certificate = stopped(&queue).await;
+    assert_eq!(
+        certificate["historyUncertain"],
+        Value::Null,
+        "{certificate}"
+    );
+    assert_eq!(certificate["durability"], "synced");
     server.stop().await;
 }

@@ -183,6 +183,9 @@ class Certificate:
     digest: str
     """Sum modulo 2^256 of SHA-256(id as 8 bytes big-endian + result bytes), 64 hex digits."""
     history_uncertain: bool
+    durability: Optional[str] = None
+    """The weakest of what the acknowledgements of this queue promised: ``replicated``,
+    ``synced``, ``logged`` or ``memory``; ``None`` when that is not known."""
 
     @property
     def succeeded(self) -> bool:
@@ -199,6 +202,7 @@ def certificate_of(wire: Any) -> Certificate:
             queue=wire["queue"], uid=wire["uid"], phase=wire["phase"], cause=wire["cause"],
             outcome=wire["outcome"], reason=wire.get("reason"), ended_by=wire.get("endedBy"),
             created_at=wire["createdAt"], ended_at=wire["endedAt"], counts=counts,
-            digest=wire["digest"], history_uncertain=bool(wire.get("historyUncertain", False)))
+            digest=wire["digest"], history_uncertain=bool(wire.get("historyUncertain", False)),
+            durability=wire.get("durability"))
     except (KeyError, TypeError, ValueError) as error:
         raise ProtocolError(f"a certificate without {error}") from error

@@ -187,6 +187,7 @@ impl Model {
             counts: Counts::default(),
             digest: "0".repeat(64).into(),
             history_uncertain: false,
+            durability: None,
         })
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use gangline_protocol::item::ResultView;
 use gangline_protocol::limits::{EXPLAIN_LEASES_MAX, PRIORITY_DEFAULT};
 use gangline_protocol::{
-    Certificate, Counts, EndCause, EndPhase, HeldItem, ItemId, ItemState, ItemView, LeaseNumber,
-    NewItem, Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd, SessionId,
-    SettleOutcome, StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
+    Certificate, Counts, Durability, EndCause, EndPhase, HeldItem, ItemId, ItemState, ItemView,
+    LeaseNumber, NewItem, Phase, QueueName, QueueSettings, QueueStatus, QueueUid, SessionEnd,
+    SessionId, SettleOutcome, StopOutcome, Timestamp, WorkerName, WorkerRecord, WorkerView,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -302,6 +302,7 @@ impl Queue {
             counts: self.counts(),
             digest: self.digest(),
             history_uncertain: false,
+            durability: Some(Durability::Synced),
         });
     }
 
