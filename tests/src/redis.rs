@@ -18,6 +18,16 @@ const STEP: Duration = Duration::from_millis(5);
 /// How often it is asked whether it says what is waited for.
 pub(crate) const ASK: Duration = Duration::from_millis(20);
 
+/// Returns what is started as a Redis: `redis-server`, or what `GANGLINE_TEST_REDIS` names.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a suite is run on another Redis by its environment"
+)]
+fn program() -> PathBuf {
+    let named = std::env::var_os("GANGLINE_TEST_REDIS");
+    named.map_or_else(|| "redis-server".into(), PathBuf::from)
+}
+
 /// A running Redis; dropping it kills it.
 #[derive(Debug)]
 pub struct TestRedis {
@@ -47,7 +57,7 @@ impl TestRedis {
     )]
     #[must_use]
     pub fn is_installed() -> bool {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command
             .arg("--version")
             .stdout(Stdio::null())
@@ -68,7 +78,17 @@ impl TestRedis {
     /// Starts a Redis with more settings, as on its command line.
     #[must_use]
     pub fn start_with(keeping: Keeping, extra: &[&str]) -> Self {
-        Self::start_program("redis-server".into(), keeping, extra)
+        Self::start_program(program(), keeping, extra)
+    }
+
+    /// Starts a Redis whose synced log lies in memory, where the system has a place for that: for
+    /// thousands of steps, each of which would wait for the disk.
+    #[must_use]
+    pub fn start_synced_in_memory(extra: &[&str]) -> Self {
+        let mut all = vec!["--auto-aof-rewrite-min-size", "8mb"];
+        all.extend(extra);
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::start_program_in(dir, program(), Keeping::Always, &all)
     }
 
     /// Starts the Redis 8 that `tests/run` fetches, with a log that is synced every second; says
@@ -102,6 +122,15 @@ impl TestRedis {
     }
 
     fn start_program(program: PathBuf, keeping: Keeping, extra: &[&str]) -> Self {
+        Self::start_program_in(tempfile::tempdir(), program, keeping, extra)
+    }
+
+    fn start_program_in(
+        dir: std::io::Result<TempDir>,
+        program: PathBuf,
+        keeping: Keeping,
+        extra: &[&str],
+    ) -> Self {
         let port = free_port();
         let keep: &[&str] = match keeping {
             Keeping::Memory => &["--appendonly", "no"],
@@ -116,7 +145,7 @@ impl TestRedis {
                 .chain(extra)
                 .map(|&word| word.to_owned())
                 .collect(),
-            dir: tempfile::tempdir().expect("a directory"),
+            dir: dir.expect("a directory"),
             child: None,
         };
         redis.restart();
@@ -130,12 +159,12 @@ impl TestRedis {
         let mut sentinel = Self {
             url: format!("redis://127.0.0.1:{port}"),
             port,
-            program: "redis-server".into(),
+            program: program(),
             extra: Vec::new(),
             dir: tempfile::tempdir().expect("a directory"),
             child: None,
         };
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command
             .arg(config)
             .args(["--sentinel", "--bind", "127.0.0.1", "--port"])

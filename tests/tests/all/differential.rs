@@ -17,7 +17,6 @@ use gangline_server::queue::{Command, Effects, Input, Queues, Refusal, Reply};
 use gangline_server::store::redis::{Durability, Redis, Time};
 use gangline_server::store::{Store, StoreError};
 use gangline_tests::TestRedis;
-use gangline_tests::redis::Keeping;
 
 mod cases;
 mod moves;
@@ -60,7 +59,7 @@ async fn redis_gives_the_replies_of_the_state_machine() {
         eprintln!("SKIPPED: no redis-server on the PATH; `apt-get install redis-server` brings it");
         return;
     }
-    let redis = TestRedis::start_with(Keeping::Always, &["--databases", "1024"]);
+    let redis = TestRedis::start_synced_in_memory(&["--databases", "1024"]);
     let first = number("GANGLINE_DIFFERENTIAL_SEED").unwrap_or(1);
     let walks = number("GANGLINE_DIFFERENTIAL_WALKS")
         .unwrap_or(WALKS)

@@ -8,7 +8,6 @@ use gangline_protocol::{
 use gangline_server::queue::{Command, Input, Query, Reply};
 use gangline_server::store::Store;
 use gangline_tests::TestRedis;
-use gangline_tests::redis::Keeping;
 use serde_json::value::RawValue;
 
 use super::{Pair, refusal};
@@ -29,7 +28,7 @@ struct Case {
 impl Case {
     async fn start() -> Self {
         // What is kept like this promises what the log of the other store does.
-        let redis = TestRedis::start(Keeping::Always);
+        let redis = TestRedis::start_synced_in_memory(&[]);
         Self {
             pair: Pair::open(&redis.url).await,
             redis,
