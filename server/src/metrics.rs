@@ -288,8 +288,7 @@ impl QueueSeries {
         );
         registry.register_with_unit(
             "queue_oldest_ready_age",
-            "Time since the oldest ready item was pushed, of queues that have one; embedded store \
-             only",
+            "Time since the oldest ready item was pushed, of queues that have one",
             Unit::Seconds,
             self.oldest_ready.clone(),
         );

@@ -180,7 +180,9 @@ impl Queues {
                 let queues = self.by_name.values();
                 let oldest =
                     queues.filter_map(|queue| Some((queue.name.clone(), queue.oldest_ready()?)));
-                Ok(Reply::OldestReady(oldest.collect()))
+                let mut oldest: Vec<_> = oldest.collect();
+                oldest.sort();
+                Ok(Reply::OldestReady(oldest))
             }
             Query::Item { queue, id } => {
                 let found = self.find(&queue)?;

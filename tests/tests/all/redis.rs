@@ -112,6 +112,37 @@ async fn another_replica_takes_over_from_one_that_is_gone() {
 }
 
 #[tokio::test]
+async fn metrics_tell_how_long_the_oldest_ready_item_has_waited() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let redis = TestRedis::start(Keeping::Memory);
+    let mut server = TestServer::start_on_redis(&redis.url).await;
+    let api = Api::new(&server.url, Some(TOKEN));
+    let (queue, idle) = (api.fresh_queue(), api.fresh_queue());
+    idle.put(json!({})).await.ok();
+    queue.push(&[json!(1)]).await;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let response = api.send(Method::GET, "/metrics", &[], Vec::new()).await;
+        let text = response.text().await.unwrap();
+        let mut ages = text
+            .lines()
+            .filter(|line| line.starts_with("gangline_queue_oldest_ready_age_seconds{"));
+        let age = ages.find(|line| line.contains(&format!("\"{}\"", queue.name)));
+        let age: f64 = age.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(!ages.any(|line| line.contains(&idle.name)), "{text}");
+        if age >= 1.0 {
+            assert!(age < DEADLINE.as_secs_f64() * 2.0, "{age}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{age} s");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_redis_takes_no_pushes_and_still_takes_settles() {
     if !TestRedis::is_installed() {
         return;

@@ -211,6 +211,7 @@ add = function(groups)
     id = id + count
   end
   close_page(written)
+  if id > q.len + 1 then Marks.note(q.len + 1) end
   q.len = id - 1
   q.counts[READY] = q.counts[READY] + ready
   in_parts('HSET', K.pages, written)

@@ -7,7 +7,7 @@
 //! | key `gangline:{queue}:…` | type | holds |
 //! | --- | --- | --- |
 //! | `meta` | string | the head: layout, flags, numbers, counts, lanes, the digest, how long items took, then as msgpack what seldom changes: uid, settings, how it ended, the `epoch` of the Redis it was on, the weakest `promise` |
-//! | `pages` | hash | page number → what its records have, 33 offsets of `I2` from 0 on, then the records of 32 consecutive items; dropped when all of them are settled |
+//! | `pages` | hash | page number → what its records have, 33 offsets of `I2` from 0 on, then the records of 32 consecutive items; dropped when all of them are settled. `pushed` → when a mark was made last, in digits; `marks` → up to 512 times `I6` id, `I6` time from which on items were pushed |
 //! | `blobs` | hash | id → record, for records over 512 bytes |
 //! | `ends` | hash | page number → 32 numbers of `I4`: 0, 2³¹ and the number of the row of the result, or 2³²−1 for cancelled |
 //! | `live` | hash | id → what changes of an item: for items in flight, delayed, dead, or that came back, unless they share a lease |

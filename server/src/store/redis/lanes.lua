@@ -139,8 +139,41 @@ local function write(runs)
   end
 end
 
+-- The first fresh item of a lane that is not cancelled, as far as that is looked for.
+local function first_fresh(priority)
+  local at, looks = 0, 0
+  while true do
+    local first, count = parse_run(call('LINDEX', K.fresh[priority], at))
+    if q.ghosts[priority + 1] == 0 then return first end
+    for id = first, first + count - 1 do
+      looks = looks + 1
+      if looks > MOST.ghosts or end_of(id) == 0 then return id end
+    end
+    at = at + 1
+  end
+end
+
+-- The ready item that was pushed first, or nil.
+local function oldest()
+  if q.ended or q.counts[READY] == 0 then return nil end
+  local least = math.huge
+  for priority = 0, 9 do
+    if q.fresh[priority + 1] > q.ghosts[priority + 1] then
+      least = min(least, first_fresh(priority))
+    end
+    for key, count in pairs({ [K.back] = q.back, [K.alone] = q.alone }) do
+      if count > 0 then
+        local from = (9 - priority) * LANE
+        local found = call('ZRANGEBYSCORE', key, from, from + LANE - 1, 'LIMIT', 0, 1)
+        least = min(least, tonumber(found[1] or least))
+      end
+    end
+  end
+  return least
+end
+
 -- What the other files use.
 Lanes = {
-  next_alone = next_alone, take_first = take_first, write = write,
+  next_alone = next_alone, take_first = take_first, write = write, oldest = oldest,
 }
 end

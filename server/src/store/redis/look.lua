@@ -42,6 +42,11 @@ local function look()
     return { 'status', view(q), delay_of(due), digits(leasable()) }
   end
 
+  if what == 'oldest' then
+    local id = Lanes.oldest()
+    return { 'oldest', id and Marks.pushed_at(id) or false }
+  end
+
   if what == 'item' then
     local row = item_row(tonumber(ARGV[6]), worker_of)
     if not row then return { 'item_not_found' } end

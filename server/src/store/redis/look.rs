@@ -4,7 +4,9 @@ use futures::future::try_join_all;
 use gangline_protocol::limits::{
     COPY_STEP_MAX, EXPLAIN_LEASES_LOOKED_MAX, EXPLAIN_LEASES_MAX, PAGE_ROWS_MAX,
 };
-use gangline_protocol::{ItemId, ItemState, ItemView, QueueName, QueueStatus, WorkerView};
+use gangline_protocol::{
+    ItemId, ItemState, ItemView, QueueName, QueueStatus, Timestamp, WorkerView,
+};
 use redis::Cmd;
 
 use super::encode::{at_most, exact};
@@ -32,8 +34,7 @@ impl Inner {
                 Ok(Reply::Status(Box::new(head.status(&queue))))
             }
             Query::List => Ok(Reply::Queues(self.all().await?)),
-            // Items in Redis do not say when they were pushed.
-            Query::OldestReady => Ok(Reply::OldestReady(Vec::new())),
+            Query::OldestReady => Ok(Reply::OldestReady(self.oldest_ready().await?)),
             Query::Item { queue, id } => {
                 let mut cmd = self.look(&queue, "item");
                 cmd.arg(exact(id.0));
@@ -153,6 +154,29 @@ impl Inner {
             .clone();
         let names: Vec<String> = self.send_plain(&range).await?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Returns when the oldest ready item of each queue was pushed, of those that have one.
+    async fn oldest_ready(&self) -> Result<Vec<(QueueName, Timestamp)>, StoreError> {
+        let names = self.names().await?;
+        let mut found = Vec::new();
+        for part in names.chunks(QUEUES_AT_A_TIME) {
+            let looks = part.iter().map(|queue| async move {
+                let cmd = self.look(queue, "oldest");
+                match self.must_read(queue, &cmd, "oldest").await {
+                    Ok(mut fields) => {
+                        let pushed_ms = fields.optional_number()?;
+                        Ok(pushed_ms.map(|at_ms| (queue.clone(), Timestamp(at_ms))))
+                    }
+                    // In the registry first, or still.
+                    Err(StoreError::Refused(_)) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            });
+            found.extend(try_join_all(looks).await?.into_iter().flatten());
+        }
+        found.sort();
+        Ok(found)
     }
 
     async fn all(&self) -> Result<Vec<QueueStatus>, StoreError> {

@@ -13,9 +13,10 @@ use gangline_protocol::digest::hex;
 
 pub(super) const HEAD: &str = include_str!("head.lua");
 
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     HEAD,
     include_str!("keys.lua"),
+    include_str!("marks.lua"),
     include_str!("items.lua"),
     include_str!("lanes.lua"),
     include_str!("adding.lua"),

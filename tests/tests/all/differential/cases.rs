@@ -428,3 +428,34 @@ impl Case {
         }
     }
 }
+
+/// More pushes than there are marks, the oldest leased or cancelled one after the other.
+#[tokio::test]
+async fn the_oldest_ready_item_is_the_same_however_old_the_queue_is() {
+    const PUSHES: u64 = 700;
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let mut case = Case::start().await;
+    for n in 0..PUSHES {
+        case.push(vec![item((n * n % 3) as u8)]).await;
+        case.now_us += 1_000 * (n * 7_919 % 9_000);
+    }
+    let mut request = case.lease("w", 1).await;
+    for n in 2..PUSHES / 4 {
+        if n % 3 == 0 {
+            let (queue, id) = (queue(), ItemId(n * 2));
+            case.apply(Command::Cancel { queue, id }).await;
+        } else {
+            request.started = Vec::new();
+            request.lease = Some(LeaseRequest {
+                number: n,
+                max: 4,
+                starting: None,
+                wait_ms: 0,
+            });
+            case.exchange(request.clone()).await;
+        }
+        case.look(Query::OldestReady).await;
+    }
+}

@@ -479,7 +479,7 @@ impl Mover {
 
 /// Everything that can be looked at.
 pub(super) fn looks(mover: &mut Mover) -> Vec<Query> {
-    let mut all = vec![Query::List];
+    let mut all = vec![Query::List, Query::OldestReady];
     for queue in mover.queues.clone() {
         let state = mover.dice.pick(&[
             None,
