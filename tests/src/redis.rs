@@ -19,10 +19,6 @@ const STEP: Duration = Duration::from_millis(5);
 pub(crate) const ASK: Duration = Duration::from_millis(20);
 
 /// Returns what is started as a Redis: `redis-server`, or what `GANGLINE_TEST_REDIS` names.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a suite is run on another Redis by its environment"
-)]
 fn program() -> PathBuf {
     let named = std::env::var_os("GANGLINE_TEST_REDIS");
     named.map_or_else(|| "redis-server".into(), PathBuf::from)
