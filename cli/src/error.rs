@@ -119,10 +119,10 @@ impl From<gangline_server::ServeError> for Error {
             E::Redis(RedisTrouble::Url(_)) => {
                 Self::usage(text).hint("--redis redis://HOST:PORT, or rediss:// for TLS")
             }
-            // What is said of anything else says what to do about it, too.
-            E::Redis(RedisTrouble::Unfit { .. }) => Self::new(Kind::ServiceLost, text),
-            E::Redis(_) => Self::new(Kind::ServiceLost, text)
+            E::Redis(trouble) if trouble.is_unreachable() => Self::new(Kind::ServiceLost, text)
                 .hint("is it running? redis-cli -u URL ping asks the same"),
+            // What is said of anything else says what to do about it, too.
+            E::Redis(_) => Self::new(Kind::ServiceLost, text),
         }
     }
 }

@@ -105,9 +105,12 @@ impl Redis {
     ) -> Result<Self, RedisTrouble> {
         let link = Arc::new(Link::new(url, durability)?);
         let first = link.connect().await?;
+        let scripts = Scripts::new();
+        link.rehearse(&first, &scripts, &tend::claim(&scripts, 0))
+            .await?;
         let inner = Arc::new(Inner {
             link: link.clone(),
-            scripts: Scripts::new(),
+            scripts,
             hub,
             replica: format!("{:016x}", random.draw()),
             random,

@@ -202,6 +202,27 @@ async fn a_redis_that_must_not_be_used_is_refused_with_what_to_do() {
         "{told}"
     );
 
+    let open = TestRedis::start(Keeping::Memory);
+    let user = [
+        "ACL",
+        "SETUSER",
+        "me",
+        "on",
+        ">secret",
+        "~gangline:*",
+        "&gangline:*",
+    ];
+    let rights = ["+@read", "+@write", "+@pubsub", "+@connection", "+info"];
+    let _ = open.ask(&[&user[..], &rights[..]].concat());
+    let told = trouble(&open.url.replace("//", "//me:secret@")).await;
+    assert!(
+        told.contains("lets this user do too little") && told.contains("+@scripting"),
+        "{told}"
+    );
+    let _ = open.ask(&["SET", "gangline:{queues}", "1"]);
+    let told = trouble(&open.url).await;
+    assert!(told.contains("gangline:{queues} that is not"), "{told}");
+
     let told = trouble("redis://127.0.0.1:1").await;
     assert!(told.contains("127.0.0.1:1 cannot be reached"), "{told}");
     let told = trouble("http://somewhere").await;

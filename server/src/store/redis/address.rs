@@ -1,11 +1,16 @@
 //! Where Redis is looked for, from the URL that was given.
 
+use std::time::Duration;
+
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisConnectionInfo};
 
 use super::link::{CONNECT, RedisTrouble};
 
 /// The port of a Sentinel that names none.
 const SENTINEL_PORT: u16 = 26_379;
+
+/// How often the Sentinels are asked whether the primary is another one.
+const ASK: Duration = Duration::from_secs(1);
 
 /// One Redis, some nodes of a Redis Cluster, or Sentinels that know where the primary is.
 pub(super) struct Address {
@@ -16,12 +21,13 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads `redis://[user:password@]host[:port][,host…][/db]`, `rediss://` for TLS, `unix:///path`,
-    /// or `redis+sentinel://[user:password@]host[:port][,host…]/name[/db]`.
+    /// Reads `redis://[user:password@]host[:port][,host…][/db]`, `rediss://` for TLS,
+    /// `unix:///path[?user=…&pass=…&db=…]`, or `redis+sentinel://[user:password@]host[:port][,host…]/name[/db]`.
     pub(super) fn parse(url: &str) -> Result<Self, RedisTrouble> {
-        // A URL may hold a password, and must not come back whole.
+        // A URL may hold a password, before the host or behind a path, and must not come back whole.
         let after_password = url.rsplit_once('@').map_or(url, |(_, host)| host);
-        let wrong = || RedisTrouble::Url(after_password.to_owned());
+        let shown = after_password.split('?').next().unwrap_or_default();
+        let wrong = || RedisTrouble::Url(shown.to_owned());
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (base, is_sentinel) = match scheme.strip_suffix("+sentinel") {
             Some(base) => (base, true),
@@ -92,6 +98,24 @@ impl Address {
     }
 }
 
+impl Address {
+    /// Waits until the Sentinels tell of another primary than this. The one of before may go on as
+    /// if nothing had happened for some seconds, and all that it is given is lost.
+    pub(super) async fn until_moved(&self, from: &ConnectionInfo) {
+        if self.primary.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(ASK).await;
+            if let Ok(nodes) = self.nodes().await
+                && nodes.iter().all(|node| node.addr() != from.addr())
+            {
+                return;
+            }
+        }
+    }
+}
+
 fn has_port(host: &str) -> bool {
     host.rsplit_once(':')
         .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
@@ -157,6 +181,7 @@ mod tests {
             "redis+sentinel://me:secret@host",
             "unix+sentinel:///path@",
             "redis://me:secret@host:port",
+            "unix:///path?pass=secret&db=x",
         ] {
             let told = Address::parse(url).err().expect(url).to_string();
             assert!(!told.contains("secret"), "{told}");

@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::durability::{Durability, rank};
 use super::fitness::Traits;
 use super::keys::NEWS;
+use super::scripts::Scripts;
 use crate::store::StoreError;
 
 /// How long a connection may take to be made.
@@ -48,7 +49,7 @@ pub enum RedisTrouble {
     /// The URL is no URL of a Redis.
     #[error(
         "{0} is no Redis URL: it must look like redis://[user:password@]host[:port][/db] (rediss:// for \
-         TLS, hosts with commas between for a cluster), unix:///path, or \
+         TLS, hosts with commas between for a cluster), unix:///path[?pass=password], or \
          redis+sentinel://[user:password@]host[:port][,host]/name[/db]"
     )]
     Url(String),
@@ -71,6 +72,17 @@ pub enum RedisTrouble {
         what: String,
     },
 }
+
+impl RedisTrouble {
+    /// Tells whether nobody answers there.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Away { what, .. } if *what == UNREACHABLE)
+    }
+}
+
+/// What is said when nobody answers.
+const UNREACHABLE: &str = "cannot be reached";
 
 enum State {
     Up(Connection),
@@ -118,6 +130,7 @@ impl std::fmt::Debug for Link {
 
 /// What a connection attempt gives.
 pub(super) struct Connected {
+    node: ConnectionInfo,
     connection: Connection,
     known: Known,
     news: PubSubStream,
@@ -250,6 +263,24 @@ impl Link {
         )))
     }
 
+    /// Looks whether this Redis lets its user do what the service does, by a call that changes
+    /// nothing.
+    pub(super) async fn rehearse(
+        &self,
+        connected: &Connected,
+        scripts: &Scripts,
+        call: &Cmd,
+    ) -> Result<(), RedisTrouble> {
+        let mut connection = connected.connection.clone();
+        match scripts.send(&mut connection, call).await {
+            Err(error) if matches!(error.code(), Some("NOPERM" | "WRONGTYPE")) => {
+                Err(away(self.address.shown(), &error))
+            }
+            // What is wrong for a while, as when it is full, is told by the calls that it fails.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Lets requests go over a connection.
     pub(super) fn begin(&self, connected: &Connected) {
         self.set_known(connected.known.clone());
@@ -357,6 +388,7 @@ impl Link {
         listener.subscribe(NEWS).await.map_err(away)?;
         let news = listener.into_on_message();
         Ok(Connected {
+            node,
             connection,
             known,
             news,
@@ -438,7 +470,12 @@ impl Link {
             };
             self.begin(&now);
             hear(None);
-            self.listen(now.connection, now.news, &stop, &hear).await;
+            tokio::select! {
+                () = self.listen(now.connection, now.news, &stop, &hear) => {}
+                () = self.address.until_moved(&now.node) => self.set(State::Down(format!(
+                    "Redis at {} has another primary now", self.address.shown()
+                ))),
+            }
             if self.trouble().is_none() {
                 let text = format!("Redis at {}: the connection was lost", self.address.shown());
                 self.set(State::Down(text));
@@ -483,19 +520,30 @@ impl Link {
     }
 }
 
+/// Says why a Redis cannot be used.
 fn away(address: &str, error: &RedisError) -> RedisTrouble {
     let what = match error.kind() {
         ErrorKind::AuthenticationFailed => {
-            "refuses the credentials (they stand in the URL: redis://user:password@host)"
+            "refuses the credentials (they stand in the URL: redis://user:password@host, or \
+             unix:///path?user=user&pass=password)"
         }
         _ if error.code() == Some("NOAUTH") => {
-            "wants a password (redis://:password@host, or redis://user:password@host)"
+            "wants a password (redis://:password@host, redis://user:password@host, or \
+             unix:///path?pass=password)"
+        }
+        _ if error.code() == Some("NOPERM") => {
+            "lets this user do too little (ACL SETUSER USER ~gangline:* &gangline:* +@read +@write \
+             +@scripting +@pubsub +@connection +info +config|get +time +wait gives what is needed)"
+        }
+        _ if error.code() == Some("WRONGTYPE") => {
+            "has a key gangline:{queues} that is not this service's: rename it, or use another \
+             database"
         }
         ErrorKind::Io if error.to_string().contains("certificate") => {
             "shows a certificate that is not trusted (SSL_CERT_FILE names a file with the \
              certificate authorities that are, in PEM)"
         }
-        ErrorKind::Io => "cannot be reached",
+        ErrorKind::Io => UNREACHABLE,
         _ => "cannot be used",
     };
     RedisTrouble::Away {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use gangline_protocol::QueueName;
-use redis::Value;
+use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use super::fields::Fields;
-use super::scripts::Script;
+use super::scripts::{Script, Scripts};
 use super::{Inner, keys};
 use crate::queue::Signal;
 use crate::store::StoreError;
@@ -29,6 +29,13 @@ const QUEUES_AT_A_TIME: usize = 64;
 
 /// Before a tick that failed is tried again, in milliseconds.
 const TRY_AGAIN_MS: u64 = 1_000;
+
+/// Claims so many queues that nobody has looked after for a while.
+pub(super) fn claim(scripts: &Scripts, max: usize) -> Cmd {
+    let mut cmd = scripts.call(Script::Claim);
+    cmd.arg(1).arg(keys::QUEUES).arg(max).arg(CLAIM_MS);
+    cmd
+}
 
 impl Inner {
     pub(super) async fn tend(self: Arc<Self>) {
@@ -56,11 +63,7 @@ impl Inner {
     /// Looks after queues that no replica has looked after for a while; tells whether there may be
     /// more of them.
     async fn claim(&self) -> Result<bool, StoreError> {
-        let mut cmd = self.scripts.call(Script::Claim);
-        cmd.arg(1)
-            .arg(keys::QUEUES)
-            .arg(QUEUES_AT_A_TIME)
-            .arg(CLAIM_MS);
+        let cmd = claim(&self.scripts, QUEUES_AT_A_TIME);
         let mut fields = Fields::of(self.send(&cmd).await?)?;
         let claimed_until = fields.number()?;
         let mut names = fields.list()?;

@@ -82,6 +82,50 @@ async fn a_redis_behind_a_socket_or_a_sentinel_is_found() {
     assert!(told.contains("no primary named other"), "{told}");
 }
 
+/// The primary of before does not notice for some seconds: what it is given then is lost.
+#[tokio::test]
+async fn another_primary_that_the_sentinels_name_is_used_at_once() {
+    if !TestRedis::is_installed() {
+        return;
+    }
+    let primary = TestRedis::start(Keeping::Memory);
+    let mut replica = TestRedis::start(Keeping::Memory);
+    replica.restart_as_replica_of(&primary);
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("sentinel.conf");
+    let watched = format!("sentinel monitor main 127.0.0.1 {} 1\n", primary.port());
+    std::fs::write(&config, watched).unwrap();
+    let sentinel = TestRedis::start_sentinel(&config);
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port());
+    let mut server = TestServer::start_on_redis(&url).await;
+    let api = Api::new(&server.url, Some(TOKEN));
+    let queue = api.fresh_queue();
+    queue.push(&[json!(1)]).await;
+
+    // Nobody can tell the primary that it is none any more, as when it is cut off from the others.
+    let deaf = ["ACL", "SETUSER", "default", "-slaveof", "-replicaof"];
+    assert_eq!(primary.ask(&deaf), "OK");
+    // The Sentinel must have heard of the replica first.
+    sentinel.until_it_says(&["SENTINEL", "FAILOVER", "main"], "OK");
+    replica.until_it_says(&["INFO", "replication"], "role:master");
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let fresh = api.fresh_queue();
+        let path = format!("/v1/queues/{}/items", fresh.name);
+        until_ok(&api, Method::POST, &path, Some(json!({"payload": 1}))).await;
+        let meta = format!("gangline:{{default.{}}}:meta", fresh.name);
+        if replica.ask(&["EXISTS", &meta]) == "1" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "still the old primary");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let stop = json!({"outcome": "success"});
+    let stopped = queue.post("/stop", stop).await.ok();
+    assert_eq!(stopped["certificate"]["historyUncertain"], true);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn what_a_level_of_durability_needs_is_asked_for_at_the_start() {
     if !TestRedis::is_installed() {
