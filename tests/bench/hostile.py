@@ -8,12 +8,12 @@ settles one item at a time on the first, with a token of the namespace `quiet`; 
 tokens of `hostile`. Each round is played alone, beside the attack on the *second* service, and
 beside the attack on the first, so that what else the machine does falls on all three.
 
-Attackers and services share the machine's processors. `elsewhere` is what is lost by that alone;
+The disk is part of it; TMPDIR=/dev/shm leaves it out. Attackers and services share the machine's processors. `elsewhere` is what is lost by that alone;
 `adds` is what is lost by sharing the service: p99 of the attacked to p99 with the attack elsewhere.
 """
 
 import argparse, http.client, json, multiprocessing, os, resource, socket, statistics, subprocess
-import sys, tempfile, time
+import selectors, sys, tempfile, time
 
 
 def call(connection, token, method, path, body=None):
@@ -73,12 +73,24 @@ def slow(port, token, ready):
 
 def flood(port, token, ready):
     """Sixteen connections that ask as fast as they are answered, each with sixteen ahead."""
-    ask = f"GET /v1/queues/hostile.q HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n"
-    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(16)]
+    again(port, ready, 16, "GET /v1/queues/hostile.q HTTP/1.1\r\nhost: localhost\r\n"
+        f"authorization: Bearer {token}\r\n\r\n")
+
+
+def bulk(port, token, ready):
+    """Eight connections that push a thousand items each as fast as they are answered."""
+    body = json.dumps({"items": [{"payload": "x" * 100}] * 1_000})
+    again(port, ready, 8, "POST /v1/queues/hostile.q/items HTTP/1.1\r\nhost: localhost\r\n"
+        f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body}", ahead=1)
+
+
+def again(port, ready, connections, ask, ahead=16):
+    """Sends a request on each connection, so many ahead, and another for each answer."""
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     for one in sockets:
-        one.sendall(ask.encode() * 16)
+        one.sendall(ask.encode() * ahead)
     ready.set()
-    import selectors
     selector = selectors.DefaultSelector()
     for one in sockets:
         selector.register(one, selectors.EVENT_READ)
@@ -192,7 +204,7 @@ def run(args, victim, other):
         print(f"{attack.__name__:8} {shown} {ratio:6.2f} {adds:6.2f}", flush=True)
 
 
-ATTACKS = (slow, polls, flood)
+ATTACKS = (slow, polls, flood, bulk)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,10 @@ use crate::queue::{Command, Effects, Input, Query, Queues, Record, Reply};
 /// Requests that may wait for the store; more are told to come again.
 const WAITING_MAX: usize = 16_384;
 
-/// Requests in one commit, so that the first of them does not wait for long.
-const COMMIT_REQUESTS_MAX: usize = 512;
-
-/// Bytes after which a commit takes no more requests: some milliseconds of writing, for which
-/// whoever comes next waits.
-const COMMIT_BYTES: usize = 1 << 20;
+/// The work of one commit, after which it takes no more requests: some 400 µs, or 256 KiB of log.
+///
+/// Whoever comes next waits for it, and it is enough to share a sync among many.
+const COMMIT_WORK: u64 = 256;
 
 /// The embedded store.
 #[derive(Debug)]
@@ -192,16 +190,19 @@ impl Engine {
     fn run(mut self, line: &Line<Request>) {
         let mut replies: Vec<Reply1> = Vec::new();
         loop {
-            let mut stop = false;
+            let (mut work, mut stop) = (0, false);
             match line.wait(self.until_tick()) {
-                Waited::Request(request) => self.take(request, &mut replies),
+                Waited::Request(cost, request) => {
+                    work = cost;
+                    self.take(request, &mut replies);
+                }
                 Waited::Nothing => {}
                 Waited::End => stop = true,
             }
-            while replies.len() < COMMIT_REQUESTS_MAX
-                && self.effects.log.len() < COMMIT_BYTES
-                && let Some(request) = line.take()
+            while work < COMMIT_WORK
+                && let Some((cost, request)) = line.take()
             {
+                work += cost;
                 self.take(request, &mut replies);
             }
             if self.until_tick().is_zero() {

@@ -103,8 +103,8 @@ impl<T> Line<T> {
         self.news.notify_one();
     }
 
-    /// Takes the next request, if there is one.
-    pub(super) fn take(&self) -> Option<T> {
+    /// Takes the next request, if there is one, with what it costs.
+    pub(super) fn take(&self) -> Option<(u64, T)> {
         self.state().take()
     }
 
@@ -115,7 +115,7 @@ impl<T> Line<T> {
         let waited = self.news.wait_timeout_while(state, longest, idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match state.take() {
-            Some(request) => Waited::Request(request),
+            Some((cost, request)) => Waited::Request(cost, request),
             None if state.is_closed => Waited::End,
             None => Waited::Nothing,
         }
@@ -125,14 +125,14 @@ impl<T> Line<T> {
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Waited<T> {
-    Request(T),
+    Request(u64, T),
     Nothing,
     /// The line is closed, and everybody in it was served.
     End,
 }
 
 impl<T> State<T> {
-    fn take(&mut self) -> Option<T> {
+    fn take(&mut self) -> Option<(u64, T)> {
         loop {
             let namespace = self.turns.front()?;
             let lane = self.lanes.get_mut(namespace).expect("a turn has a lane");
@@ -143,15 +143,15 @@ impl<T> State<T> {
                 self.turns.rotate_left(1);
                 continue;
             }
-            lane.credit -= cost;
-            let (_, request) = lane.requests.pop_front()?;
+            let taken = lane.requests.pop_front()?;
+            lane.credit -= taken.0;
             self.waiting -= 1;
             if lane.requests.is_empty() {
                 // Credit is not kept: who comes back later gets no more than others.
                 let namespace = self.turns.pop_front()?;
                 self.lanes.remove(&namespace);
             }
-            return Some(request);
+            return Some(taken);
         }
     }
 }
@@ -170,7 +170,9 @@ mod tests {
     }
 
     fn all(line: &Line<(char, u64)>) -> Vec<(char, u64)> {
-        std::iter::from_fn(|| line.take()).collect()
+        std::iter::from_fn(|| line.take())
+            .map(|(_, request)| request)
+            .collect()
     }
 
     #[test]
@@ -199,8 +201,8 @@ mod tests {
         join(&line, 'c', 1, 10_000);
         let mut done: HashMap<char, u64> = HashMap::new();
         for _ in 0..5_000 {
-            let (who, _) = line.take().unwrap();
-            *done.entry(who).or_default() += if who == 'd' { 32 } else { 1 };
+            let (cost, (who, _)) = line.take().unwrap();
+            *done.entry(who).or_default() += cost;
         }
         assert!(done[&'d'].abs_diff(done[&'c']) <= 2 * TURN, "{done:?}");
     }
@@ -231,7 +233,7 @@ mod tests {
         let waited = [(); 3].map(|()| line.wait(Duration::MAX));
         assert_eq!(
             waited,
-            [Waited::Request(1), Waited::Request(2), Waited::End]
+            [Waited::Request(1, 1), Waited::Request(1, 2), Waited::End]
         );
     }
 }
