@@ -138,7 +138,14 @@ pub const NAMESPACE_REQUESTS_PER_SECOND: u32 = 5_000;
 /// commit of the store, little enough that the store is never far behind for everybody else.
 pub const NAMESPACE_REQUESTS_MAX: usize = 256;
 
-/// How long a request over its namespace's rate is kept before it is refused, in milliseconds.
+/// Requests of one namespace that may come at once, in milliseconds of its rate: at 5,000 a second
+/// a hundred, and at least one.
+///
+/// More would take the processors of a small machine from everybody else for that long.
+pub const NAMESPACE_BURST_MS: u64 = 20;
+
+/// How long a request may wait for its turn in its namespace's rate, in milliseconds; one that
+/// would wait for longer is kept as long and refused.
 ///
 /// A client that ignores `Retry-After` and asks in a circle is slowed down by it.
 pub const REFUSAL_DELAY_MS: u64 = 250;

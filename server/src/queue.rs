@@ -30,6 +30,7 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use command::{Command, Input, Query, Refusal, Reply, Selection, Signal};
 pub(crate) use explain::{Grounds, Took};

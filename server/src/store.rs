@@ -11,6 +11,7 @@
 pub mod disk;
 pub mod embedded;
 pub mod guarded;
+mod line;
 pub mod metered;
 pub mod redis;
 

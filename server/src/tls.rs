@@ -96,7 +96,19 @@ impl Tls {
     pub(crate) async fn keep_up(mut self) {
         loop {
             tokio::time::sleep(STEP).await;
-            if let Err(error) = self.look() {
+            // Files may be far away; the threads that answer calls do not wait for them.
+            let looked = tokio::task::spawn_blocking(move || (self.look(), self)).await;
+            let result = match looked {
+                Ok((result, tls)) => {
+                    self = tls;
+                    result
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the certificate is not looked at any more");
+                    return std::future::pending().await;
+                }
+            };
+            if let Err(error) = result {
                 tracing::warn!(%error, "the new certificate cannot be used; the old one goes on");
             }
         }

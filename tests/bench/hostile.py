@@ -3,14 +3,17 @@
 
     tests/bench/hostile.py [--binary target/release/gangline] [--seconds 5] [--rounds 3]
 
-Starts a service of its own on a free port and stops it. The quiet client pushes, leases and settles
-one item at a time with a token of the namespace `quiet`; the attackers have tokens of `hostile`.
-Rounds alternate between alone and attacked, so that what else the machine does falls on both.
-Attackers run in processes of their own, on the same machine: what they cost it is in the figures.
+Starts two services of its own on free ports and stops them. The quiet client pushes, leases and
+settles one item at a time on the first, with a token of the namespace `quiet`; the attackers have
+tokens of `hostile`. Each round is played alone, beside the attack on the *second* service, and
+beside the attack on the first, so that what else the machine does falls on all three.
+
+The disk is part of it; TMPDIR=/dev/shm leaves it out. Attackers and services share the machine's processors. `elsewhere` is what is lost by that alone;
+`adds` is what is lost by sharing the service: p99 of the attacked to p99 with the attack elsewhere.
 """
 
 import argparse, http.client, json, multiprocessing, os, resource, socket, statistics, subprocess
-import sys, tempfile, time
+import selectors, sys, tempfile, time
 
 
 def call(connection, token, method, path, body=None):
@@ -70,12 +73,24 @@ def slow(port, token, ready):
 
 def flood(port, token, ready):
     """Sixteen connections that ask as fast as they are answered, each with sixteen ahead."""
-    ask = f"GET /v1/queues/hostile.q HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n\r\n"
-    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(16)]
+    again(port, ready, 16, "GET /v1/queues/hostile.q HTTP/1.1\r\nhost: localhost\r\n"
+        f"authorization: Bearer {token}\r\n\r\n")
+
+
+def bulk(port, token, ready):
+    """Eight connections that push a thousand items each as fast as they are answered."""
+    body = json.dumps({"items": [{"payload": "x" * 100}] * 1_000})
+    again(port, ready, 8, "POST /v1/queues/hostile.q/items HTTP/1.1\r\nhost: localhost\r\n"
+        f"authorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body}", ahead=1)
+
+
+def again(port, ready, connections, ask, ahead=16):
+    """Sends a request on each connection, so many ahead, and another for each answer."""
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
     for one in sockets:
-        one.sendall(ask.encode() * 16)
+        one.sendall(ask.encode() * ahead)
     ready.set()
-    import selectors
     selector = selectors.DefaultSelector()
     for one in sockets:
         selector.register(one, selectors.EVENT_READ)
@@ -107,60 +122,89 @@ def p99(values):
     return sorted(values)[int(len(values) * 0.99)]
 
 
+class Service:
+    """A service on a free port, with two tokens."""
+
+    def __init__(self, binary, data):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        environment = dict(os.environ, GANGLINE_TOKEN="root-of-the-bench")
+        self.process = subprocess.Popen([binary, "server", "--listen", f"127.0.0.1:{self.port}",
+            "--data-dir", data], env=environment, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                root = http.client.HTTPConnection("127.0.0.1", self.port)
+                root.request("GET", "/readyz")
+                root.getresponse().read()
+                break
+            except OSError:
+                time.sleep(0.05)
+        self.good, self.bad = (
+            call(root, "root-of-the-bench", "POST", "/v1/tokens",
+                {"roles": ["admin"], "namespace": namespace})[1]["token"]
+            for namespace in ("quiet", "hostile"))
+        call(root, self.bad, "PUT", "/v1/queues/hostile.q")
+
+    def quiet(self, seconds, queue):
+        return quiet(self.port, self.good, seconds, queue)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def attacked_by(attack, target, victim, seconds, queue):
+    """Returns how long the victim's calls took while the target was attacked."""
+    ready = multiprocessing.Event()
+    process = multiprocessing.Process(target=attack, args=(target.port, target.bad, ready), daemon=True)
+    process.start()
+    try:
+        assert ready.wait(120), "the attack has not begun"
+        return victim.quiet(seconds, queue)
+    finally:
+        process.kill()
+        process.join()
+        time.sleep(1)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--binary", default="target/release/gangline")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only")
+    parser.add_argument("--only", choices=[attack.__name__ for attack in ATTACKS])
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as data, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        environment = dict(os.environ, GANGLINE_TOKEN="root-of-the-bench")
-        server = subprocess.Popen([args.binary, "server", "--listen", f"127.0.0.1:{port}",
-            "--data-dir", data], env=environment, stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as data:
+        services = [Service(args.binary, os.path.join(data, name)) for name in ("one", "two")]
         try:
-            run(args, port)
+            run(args, *services)
         finally:
-            server.terminate()
-            server.wait()
+            for service in services:
+                service.stop()
 
 
-def run(args, port):
-    for _ in range(200):
-        try:
-            root = http.client.HTTPConnection("127.0.0.1", port)
-            root.request("GET", "/readyz")
-            root.getresponse().read()
-            break
-        except OSError:
-            time.sleep(0.05)
-    def token(namespace):
-        body = {"roles": ["admin"], "namespace": namespace}
-        return call(root, "root-of-the-bench", "POST", "/v1/tokens", body)[1]["token"]
-    good, bad = token("quiet"), token("hostile")
-    call(root, bad, "PUT", "/v1/queues/hostile.q")
-    quiet(port, good, 1, "warm")
-    print(f"{'attack':8} {'p50 alone':>10} {'p50':>10} {'p99 alone':>10} {'p99':>10} {'ratio':>6}")
-    for attack in (slow, polls, flood):
+def run(args, victim, other):
+    victim.quiet(1, "warm")
+    print(f"{'attack':8} {'p50 alone':>10} {'elsewhere':>10} {'attacked':>10} {'p99 alone':>10} "
+          f"{'elsewhere':>10} {'attacked':>10} {'ratio':>6} {'adds':>6}")
+    for attack in ATTACKS:
         if args.only and attack.__name__ != args.only:
             continue
-        alone, attacked = [], []
+        alone, elsewhere, attacked = [], [], []
         for nth in range(args.rounds):
-            alone += quiet(port, good, args.seconds, f"{attack.__name__}-{nth}-alone")
-            ready = multiprocessing.Event()
-            process = multiprocessing.Process(target=attack, args=(port, bad, ready), daemon=True)
-            process.start()
-            assert ready.wait(120), "the attack has not begun"
-            attacked += quiet(port, good, args.seconds, f"{attack.__name__}-{nth}")
-            process.kill()
-            process.join()
-            time.sleep(1)
-        figures = [statistics.median(alone), statistics.median(attacked), p99(alone), p99(attacked)]
+            name = f"{attack.__name__}-{nth}"
+            alone += victim.quiet(args.seconds, f"{name}-alone")
+            elsewhere += attacked_by(attack, other, victim, args.seconds, f"{name}-elsewhere")
+            attacked += attacked_by(attack, victim, victim, args.seconds, name)
+        rows = (alone, elsewhere, attacked)
+        figures = [statistics.median(row) for row in rows] + [p99(row) for row in rows]
         shown = " ".join(f"{1e3 * figure:7.2f} ms" for figure in figures)
-        print(f"{attack.__name__:8} {shown} {figures[3] / figures[2]:6.2f}", flush=True)
+        ratio, adds = figures[5] / figures[3], figures[5] / figures[4]
+        print(f"{attack.__name__:8} {shown} {ratio:6.2f} {adds:6.2f}", flush=True)
+
+
+ATTACKS = (slow, polls, flood, bulk)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,16 @@ pub struct Forwarder {
 impl Forwarder {
     /// Forwards to a port on loopback.
     pub async fn start(to: u16, renamed: Option<Renamed>) -> Self {
+        Self::listen(to, renamed, usize::MAX).await
+    }
+
+    /// Forwards to a port on loopback, and cuts each connection once it has brought so many bytes
+    /// there.
+    pub async fn breaking(to: u16, after_bytes: usize) -> Self {
+        Self::listen(to, None, after_bytes).await
+    }
+
+    async fn listen(to: u16, renamed: Option<Renamed>, bytes_max: usize) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a free port");
         let port = listener.local_addr().expect("its address").port();
@@ -51,8 +61,8 @@ impl Forwarder {
                     let (from_service, to_service) = service.into_split();
                     tokio::select! {
                         () = ended.cancelled() => {}
-                        () = forward(from_client, to_service, renamed) => {}
-                        () = forward(from_service, to_client, None) => {}
+                        () = forward(from_client, to_service, renamed, bytes_max) => {}
+                        () = forward(from_service, to_client, None, usize::MAX) => {}
                     }
                 });
             }
@@ -75,8 +85,14 @@ impl Drop for Forwarder {
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, renamed: Option<Renamed>) {
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    renamed: Option<Renamed>,
+    bytes_max: usize,
+) {
     let mut waiting: Vec<u8> = Vec::new();
+    let mut left = bytes_max;
     let mut chunk = vec![0; CHUNK];
     while let Ok(count @ 1..) = from.read(&mut chunk).await {
         waiting.extend(&chunk[..count]);
@@ -84,7 +100,12 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, renamed: Optio
             Some(renamed) => rename(&mut waiting, renamed),
             None => waiting.len(),
         };
+        let ready = ready.min(left);
+        left -= ready;
         if to.write_all(&waiting[..ready]).await.is_err() {
+            return;
+        }
+        if left == 0 {
             return;
         }
         waiting.drain(..ready);

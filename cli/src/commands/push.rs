@@ -1,4 +1,6 @@
-//! `gangline push`: items into a queue, as one stream.
+//! `gangline push`: items into a queue, in segments that are sent again when they get no answer.
+
+mod segments;
 
 use std::convert::Infallible;
 use std::io::IsTerminal;
@@ -7,9 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use gangline_worker::Client;
-use gangline_worker::protocol::item::PushReply;
 use gangline_worker::protocol::{Phase, QueueName, QueueStatus};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::sync::mpsc;
@@ -20,9 +20,10 @@ use super::input::{InputArgs, Items};
 use super::queue::Target;
 use crate::error::Error;
 use crate::output;
+use segments::{BrokenInput, Line, Report, Segments};
 
-/// How many bytes go out at a time.
-const CHUNK_BYTES: usize = 60_000;
+/// How many lines may wait to be put into segments.
+const LINES_MAX: usize = 4_096;
 /// How often a terminal shows how far it is, and how often a line does elsewhere.
 const TICK: Duration = Duration::from_millis(200);
 const LINE_STEP: Duration = Duration::from_secs(5);
@@ -91,30 +92,26 @@ fn state(status: &QueueStatus) -> String {
     }
 }
 
-/// Pushes as one stream; a key of its own makes it safe to continue within this call.
+/// Pushes in segments while more is read.
 async fn push(
     client: &Client,
     queue: &QueueName,
     items: Items,
     seal: bool,
-) -> Result<PushReply, Error> {
-    #[expect(clippy::disallowed_methods, reason = "a push names itself once, here")]
-    let key = uuid::Uuid::new_v4().to_string();
-    let (lines, received) = mpsc::channel::<Result<Bytes, std::io::Error>>(16);
+) -> Result<Report, Error> {
     let count = Arc::new(AtomicU64::new(0));
     let counted = count.clone();
+    let (lines, received) = mpsc::channel(LINES_MAX);
     let read = tokio::task::spawn_blocking(move || feed(items, &lines, &counted));
-    let stream = futures::stream::unfold(received, |mut received| async move {
-        received.recv().await.map(|chunk| (chunk, received))
-    });
-    let stream = SyncStream(std::sync::Mutex::new(Box::pin(stream)));
+    let (segments, cut) = mpsc::channel(1);
     let pushed = tokio::select! {
-        pushed = client.push_stream(queue, stream, &key, seal) => pushed,
+        pushed = Segments::new(client, queue, seal).push(cut) => pushed?,
+        never = segments::cut(received, segments) => match never {},
         never = show_progress(&count) => match never {},
     };
-    // What was wrong with the input says more than the stream that broke off because of it.
+    // Without an end of the input there was no last segment; what is wrong with it is said here.
     read.await.map_err(Error::disk)??;
-    Ok(pushed?)
+    Ok(pushed)
 }
 
 /// Shows how many items have been read, for as long as it is polled.
@@ -151,54 +148,26 @@ impl Drop for Cleared {
     }
 }
 
-type Chunks = std::pin::Pin<Box<dyn futures::Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
-
-/// Request bodies must be `Sync`; nobody shares this one.
-struct SyncStream(std::sync::Mutex<Chunks>);
-
-impl futures::Stream for SyncStream {
-    type Item = Result<Bytes, std::io::Error>;
-
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        let stream = self.get_mut().0.get_mut();
-        stream
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .as_mut()
-            .poll_next(context)
-    }
-}
-
-fn feed(
-    items: Items,
-    lines: &mpsc::Sender<Result<Bytes, std::io::Error>>,
-    count: &AtomicU64,
-) -> Result<(), Error> {
-    let mut chunk = Vec::with_capacity(1 << 16);
+fn feed(items: Items, lines: &mpsc::Sender<Line>, count: &AtomicU64) -> Result<(), Error> {
     for item in items {
-        let item = match item {
-            Ok(item) => item,
+        let line = item.and_then(|item| {
+            let mut line = serde_json::to_vec(&item).map_err(Error::disk)?;
+            line.push(b'\n');
+            Ok(line)
+        });
+        let line = match line {
+            Ok(line) => line,
             Err(error) => {
-                // Breaks the stream off, so that it is not taken for a whole one and sealed.
-                let broken = std::io::Error::other("the input is broken");
-                let _ = lines.blocking_send(Err(broken));
+                // An input that is broken has no end, so that nothing is sealed.
+                let _ = lines.blocking_send(Err(BrokenInput));
                 return Err(error);
             }
         };
-        serde_json::to_writer(&mut chunk, &item).map_err(Error::disk)?;
-        chunk.push(b'\n');
         count.fetch_add(1, Ordering::Relaxed);
-        if chunk.len() >= CHUNK_BYTES
-            && lines
-                .blocking_send(Ok(std::mem::take(&mut chunk).into()))
-                .is_err()
-        {
-            // The service has answered early; its answer says why.
+        if lines.blocking_send(Ok(line)).is_err() {
+            // The push has ended early, and says why.
             return Ok(());
         }
     }
-    let _ = lines.blocking_send(Ok(chunk.into()));
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) struct Json<T>(pub(crate) T);
 /// A JSON request body, or the default of its type when the body is empty.
 pub(crate) struct JsonOrDefault<T>(pub(crate) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<S: Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
@@ -29,11 +29,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         if !body.is_empty() {
             check_json(&parts.headers)?;
         }
-        parse(&body).map(Self)
+        apart(body, |body| parse(body)).await.map(Self)
     }
 }
 
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for JsonOrDefault<T> {
+impl<S: Sync, T: DeserializeOwned + Default + Send + 'static> FromRequest<S> for JsonOrDefault<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
@@ -43,7 +43,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for JsonOrDefault<T>
             return Ok(Self(T::default()));
         }
         check_json(&parts.headers)?;
-        parse(&body).map(Self)
+        apart(body, |body| parse(body)).await.map(Self)
     }
 }
 
@@ -65,6 +65,28 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Failure> {
                 format!("the body ended early: {error}"),
             )
         }
+    })
+}
+
+/// Bytes from which a body is looked at on a thread of its own: some 100 µs of parsing.
+const LARGE_BYTES: usize = 32 << 10;
+
+/// Does what is work of a body's size where it delays nobody else's calls: what is large goes to
+/// threads among which the system shares the processors.
+pub(crate) async fn apart<T: Send + 'static>(
+    body: Bytes,
+    work: impl FnOnce(&[u8]) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    if body.len() < LARGE_BYTES {
+        return work(&body);
+    }
+    let done = tokio::task::spawn_blocking(move || work(&body)).await;
+    done.unwrap_or_else(|error| {
+        tracing::error!(%error, "a body could not be looked at");
+        Err(Failure::new(
+            ErrorCode::Internal,
+            "the body could not be looked at",
+        ))
     })
 }
 

@@ -18,7 +18,7 @@ use super::params::InQueue;
 use super::problem::Failure;
 use super::routes::{self, Need, ROUTES, Route};
 use crate::metrics::Metrics;
-use crate::rate::RateLimit;
+use crate::rate::{RateLimit, Turn};
 use crate::tokens::Tokens;
 
 /// Longest name of a request that is taken from its `X-Request-Id`, in bytes: a UUID and as much
@@ -108,9 +108,23 @@ impl Gate {
                 false => None,
             };
             caller.check(need, queue.as_ref())?;
-            if let Some(namespace) = caller.scope().namespace()
-                && !self.rate.allows(namespace, Instant::now())
-            {
+            if let Some(namespace) = caller.scope().namespace() {
+                self.wait_for_turn(namespace).await?;
+            }
+        }
+        parts.extensions.insert(caller);
+        Ok(Request::from_parts(parts, body))
+    }
+
+    /// Waits until the namespace may send another request, or refuses it.
+    async fn wait_for_turn(&self, namespace: &str) -> Result<(), Failure> {
+        match self.rate.turn(namespace, Instant::now()) {
+            Turn::After(Duration::ZERO) => Ok(()),
+            Turn::After(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            Turn::Never => {
                 self.metrics.requests_refused.inc();
                 // Refused at once, a client that does not listen would ask again at once.
                 tokio::time::sleep(Duration::from_millis(REFUSAL_DELAY_MS)).await;
@@ -118,10 +132,8 @@ impl Gate {
                     "the namespace {namespace} sends more than {} requests a second",
                     self.rate.per_second()
                 );
-                return Err(Failure::new(ErrorCode::TooManyRequests, detail));
+                Err(Failure::new(ErrorCode::TooManyRequests, detail))
             }
         }
-        parts.extensions.insert(caller);
-        Ok(Request::from_parts(parts, body))
     }
 }

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
 use super::App;
-use super::body::{check_json, check_object, media_type, parse, read, reply};
+use super::body::{apart, check_json, check_object, media_type, parse, read, reply};
 use super::params::{InQueue, Params};
 use super::problem::Failure;
 use super::stream;
@@ -45,7 +45,25 @@ pub(super) async fn push(
     }
     check_json(&parts.headers)?;
     let body = read(body).await?;
-    let mut items = parse_items(&body)?;
+    let trace = traceparent(&parts.headers).map(Box::from);
+    let (items, batch) = apart(body, move |body| taken_apart(body, params, key, trace)).await?;
+    let command = Command::Push {
+        queue,
+        items,
+        batch,
+        seal: params.seal,
+    };
+    Ok(reply(&execute(&app.service, command).await?))
+}
+
+/// Parses and checks a body that is no stream.
+fn taken_apart(
+    body: &[u8],
+    params: PushParams,
+    key: Option<Box<str>>,
+    trace: Option<Box<str>>,
+) -> Result<(Vec<NewItem>, Option<Batch>), Failure> {
+    let mut items = parse_items(body)?;
     if items.len() > PUSH_ITEMS_MAX {
         let bound = format!(
             "at most {PUSH_ITEMS_MAX} entries (send more as application/x-ndjson with an \
@@ -60,7 +78,7 @@ pub(super) async fn push(
     }
     for (at, item) in items.iter().enumerate() {
         if let Some(bound) = item.out_of_bounds() {
-            let path = if is_batch(&body) {
+            let path = if is_batch(body) {
                 format!("items[{at}].")
             } else {
                 String::new()
@@ -68,15 +86,15 @@ pub(super) async fn push(
             return Err(Failure::out_of_bounds(&path, bound));
         }
     }
-    if let Some(trace) = traceparent(&parts.headers) {
+    if let Some(trace) = trace {
         for item in &mut items {
-            item.traceparent.get_or_insert_with(|| trace.into());
+            item.traceparent.get_or_insert_with(|| trace.clone());
         }
     }
     // The header is no part of what is repeated: a client may begin a span for each try.
     let batch = key.map(|key| {
         let mut hash = Sha256::new_with_prefix([u8::from(params.seal)]);
-        hash.update(&body);
+        hash.update(body);
         Batch {
             key,
             part: BatchPart::Whole {
@@ -84,13 +102,7 @@ pub(super) async fn push(
             },
         }
     });
-    let command = Command::Push {
-        queue,
-        items,
-        batch,
-        seal: params.seal,
-    };
-    Ok(reply(&execute(&app.service, command).await?))
+    Ok((items, batch))
 }
 
 pub(super) async fn execute(service: &Service, command: Command) -> Result<PushReply, Failure> {

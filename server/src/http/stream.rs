@@ -24,8 +24,15 @@ use crate::service::{Service, unexpected};
 /// Longest line, in bytes: the longest payload and what may stand beside it.
 const LINE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 8 * 1024;
 
-/// Bytes after which a chunk is taken although it has fewer lines: it must fit in memory.
+/// Most bytes of a stream without a key, which is one chunk: it must fit in memory.
 const CHUNK_BYTES: usize = BODY_BYTES_MAX / 8;
+
+/// Bytes after which a chunk is taken although it has fewer lines and more may follow: a commit's
+/// worth, so that no other waits for long.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Bytes of lines after which others have their turn: some 100 µs.
+const TURN_BYTES: usize = 32 << 10;
 
 struct Stream<'a> {
     service: &'a Service,
@@ -39,6 +46,8 @@ struct Stream<'a> {
     lines: u64,
     chunk: Vec<NewItem>,
     chunk_bytes: usize,
+    /// Bytes of lines since others had their turn.
+    turn_bytes: usize,
     total: Option<PushReply>,
 }
 
@@ -62,6 +71,7 @@ pub(super) async fn push(
         lines: 0,
         chunk: Vec::new(),
         chunk_bytes: 0,
+        turn_bytes: 0,
         total: None,
     };
     let mut parts = body.into_data_stream();
@@ -126,6 +136,11 @@ impl Stream<'_> {
         if line.len() > LINE_BYTES_MAX {
             return Err(self.too_long(line.len()));
         }
+        self.turn_bytes += line.len();
+        if self.turn_bytes >= TURN_BYTES {
+            self.turn_bytes = 0;
+            tokio::task::yield_now().await;
+        }
         self.lines += 1;
         self.hash.update(line);
         self.hash.update(b"\n");
@@ -146,7 +161,11 @@ impl Stream<'_> {
         }
         self.chunk.push(item);
         self.chunk_bytes += line.len();
-        let full = self.chunk.len() >= PUSH_ITEMS_MAX || self.chunk_bytes >= CHUNK_BYTES;
+        let bytes_max = match self.key {
+            Some(_) => STEP_BYTES,
+            None => CHUNK_BYTES,
+        };
+        let full = self.chunk.len() >= PUSH_ITEMS_MAX || self.chunk_bytes >= bytes_max;
         match (full, self.key.is_some()) {
             (false, _) => Ok(()),
             (true, true) => self.send(false, false).await,

@@ -1,19 +1,19 @@
 //! The embedded store: the state machine in memory, its facts in a log on disk.
 //!
-//! One thread owns both. It takes all requests that wait, applies them, appends what became true
-//! as one commit, syncs once for all of them, and only then replies. When the log cannot be
+//! One thread owns both. It takes requests that wait, namespace by namespace in turns, applies them,
+//! appends what became true as one commit, syncs once for all of them, and only then replies. When the log cannot be
 //! written the store stops for good: what is in memory could not be proved any more.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gangline_protocol::Durability;
+use gangline_protocol::{Durability, QueueName};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::disk::Disk;
+use super::line::{Line, NoPlace, Waited};
 use super::{Answer, Store, StoreError};
 use crate::clock::{Clock, Random};
 use crate::hub::Hub;
@@ -22,27 +22,33 @@ use crate::queue::{Command, Effects, Input, Query, Queues, Record, Reply};
 /// Requests that may wait for the store; more are told to come again.
 const WAITING_MAX: usize = 16_384;
 
-/// Requests in one commit, so that the first of them does not wait for long.
-const COMMIT_REQUESTS_MAX: usize = 512;
-
-/// Bytes after which a commit takes no more requests.
-const COMMIT_BYTES: usize = 4 << 20;
+/// The work of one commit, after which it takes no more requests: some 400 µs, or 256 KiB of log.
+///
+/// Whoever comes next waits for it, and it is enough to share a sync among many.
+const COMMIT_WORK: u64 = 256;
 
 /// The embedded store.
 #[derive(Debug)]
 pub struct Embedded {
-    requests: SyncSender<Request>,
+    line: Arc<Line<Request>>,
     failure: Arc<OnceLock<String>>,
     failed: CancellationToken,
 }
 
 #[derive(Debug)]
-enum Request {
-    Ask {
-        ask: Ask,
-        reply: oneshot::Sender<Result<Reply, StoreError>>,
-    },
-    Stop,
+struct Request {
+    ask: Ask,
+    reply: oneshot::Sender<Result<Reply, StoreError>>,
+}
+
+/// The store's end of the line: when it has gone, nobody in there waits in vain.
+struct Door(Arc<Line<Request>>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.close();
+        while self.0.take().is_some() {}
+    }
 }
 
 #[derive(Debug)]
@@ -93,17 +99,18 @@ impl Embedded {
             effects: Effects::default(),
             failure: failure.clone(),
         };
-        let (requests, waiting) = sync_channel(WAITING_MAX);
+        let line = Arc::new(Line::new());
+        let door = Door(line.clone());
         let token = failed.clone();
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
                 // A panic in here is a broken invariant of ours: nothing it would reply is proved.
                 let _stopped = token.drop_guard();
-                engine.run(&waiting);
+                engine.run(&door.0);
             })?;
         Ok(Self {
-            requests,
+            line,
             failure,
             failed,
         })
@@ -117,17 +124,25 @@ impl Embedded {
 
     /// Tells the store to stop after what it has begun; [`Embedded::stopped`] says when it has.
     pub fn stop(&self) {
-        // A store whose line is full has its end of the line taken by the drop of its handle; one
-        // that has stopped already needs no telling.
-        let _ = self.requests.try_send(Request::Stop);
+        self.line.close();
     }
 
     async fn ask(&self, ask: Ask) -> Result<Reply, StoreError> {
         let (reply, answer) = oneshot::channel();
-        match self.requests.try_send(Request::Ask { ask, reply }) {
+        let queue = match &ask {
+            Ask::Command(command) => command.queue(),
+            Ask::Query(query) => query.queue(),
+        };
+        let namespace: Box<str> = queue.map_or("", QueueName::namespace).into();
+        let work = match &ask {
+            Ask::Command(command) => command.work(),
+            Ask::Query(query) => query.work(),
+        };
+        let request = Request { ask, reply };
+        match self.line.join(&namespace, work, request, WAITING_MAX) {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(self.unavailable())),
-            Err(TrySendError::Full(_)) => Err(StoreError::Busy(WAITING_MAX)),
-            Err(TrySendError::Disconnected(_)) => Err(self.unavailable()),
+            Err(NoPlace::Full) => Err(StoreError::Busy(WAITING_MAX)),
+            Err(NoPlace::Closed) => Err(self.unavailable()),
         }
     }
 
@@ -172,21 +187,23 @@ fn replay(queues: &mut Queues, mut commit: &[u8]) -> io::Result<()> {
 }
 
 impl Engine {
-    fn run(mut self, waiting: &Receiver<Request>) {
+    fn run(mut self, line: &Line<Request>) {
         let mut replies: Vec<Reply1> = Vec::new();
         loop {
-            let mut stop = false;
-            match waiting.recv_timeout(self.until_tick()) {
-                Ok(request) => stop |= self.take(request, &mut replies),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => stop = true,
+            let (mut work, mut stop) = (0, false);
+            match line.wait(self.until_tick()) {
+                Waited::Request(cost, request) => {
+                    work = cost;
+                    self.take(request, &mut replies);
+                }
+                Waited::Nothing => {}
+                Waited::End => stop = true,
             }
-            while !stop
-                && replies.len() < COMMIT_REQUESTS_MAX
-                && self.effects.log.len() < COMMIT_BYTES
-                && let Ok(request) = waiting.try_recv()
+            while work < COMMIT_WORK
+                && let Some((cost, request)) = line.take()
             {
-                stop |= self.take(request, &mut replies);
+                work += cost;
+                self.take(request, &mut replies);
             }
             if self.until_tick().is_zero() {
                 self.apply(Command::Tick).expect("a tick is never refused");
@@ -218,11 +235,9 @@ impl Engine {
         Duration::from_millis(due_ms.saturating_sub(self.clock.now_ms())).min(LONGEST)
     }
 
-    /// Takes a request into the commit; tells whether it says to stop.
-    fn take(&mut self, request: Request, replies: &mut Vec<Reply1>) -> bool {
-        let Request::Ask { ask, reply } = request else {
-            return true;
-        };
+    /// Takes a request into the commit.
+    fn take(&mut self, request: Request, replies: &mut Vec<Reply1>) {
+        let Request { ask, reply } = request;
         let result = match ask {
             Ask::Command(command) => self.apply(command),
             Ask::Query(query) => self
@@ -231,7 +246,6 @@ impl Engine {
                 .map_err(Into::into),
         };
         replies.push((reply, result));
-        false
     }
 
     fn apply(&mut self, command: Command) -> Result<Reply, StoreError> {

@@ -119,8 +119,7 @@ impl Guarded {
     async fn guarded(&self, command: Command) -> Result<Reply, StoreError> {
         let started = Instant::now();
         let series = &self.metrics.store;
-        let queue = queue_of(&command);
-        let _place = self.place(queue).await;
+        let _place = self.place(command.queue()).await;
         let mut took = &series.command;
         let (mut made, mut deleted) = (None, None);
         match &command {
@@ -161,7 +160,7 @@ impl Guarded {
 
     async fn looked(&self, query: Query) -> Result<Reply, StoreError> {
         let started = Instant::now();
-        let _place = self.place(queue_looked_at(&query)).await;
+        let _place = self.place(query.queue()).await;
         let answer = self.inner.query(query).await;
         let series = &self.metrics.store;
         series.query.observe(started.elapsed().as_secs_f64());
@@ -207,37 +206,5 @@ fn note(series: &StoreSeries, answer: &Result<Reply, StoreError>) {
             series.failures.inc();
         }
         Ok(_) | Err(_) => {}
-    }
-}
-
-fn queue_of(command: &Command) -> Option<&QueueName> {
-    match command {
-        Command::Configure { queue, .. }
-        | Command::Push { queue, .. }
-        | Command::Seal { queue }
-        | Command::Pause { queue, .. }
-        | Command::Stop { queue, .. }
-        | Command::Delete { queue }
-        | Command::Cancel { queue, .. }
-        | Command::Redrive { queue, .. }
-        | Command::Exchange { queue, .. }
-        | Command::Revoke { queue, .. } => Some(queue),
-        Command::Tick => None,
-    }
-}
-
-fn queue_looked_at(query: &Query) -> Option<&QueueName> {
-    match query {
-        Query::Status { queue }
-        | Query::Item { queue, .. }
-        | Query::Items { queue, .. }
-        | Query::Results { queue, .. }
-        | Query::Workers { queue }
-        | Query::Worker { queue, .. }
-        | Query::Explain { queue }
-        | Query::Dead { queue, .. }
-        | Query::Copies { queue, .. }
-        | Query::Stream { queue, .. } => Some(queue),
-        Query::List | Query::OldestReady => None,
     }
 }

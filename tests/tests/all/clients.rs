@@ -1,5 +1,7 @@
 //! The clients of the binary: what they say about a queue, and what they do to it.
 
+mod pushes;
+
 use gangline_tests::gangline::{Left, gangline, run};
 use gangline_tests::{Api, Queue, TestServer, server::TOKEN};
 use serde_json::{Value, json};

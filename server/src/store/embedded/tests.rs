@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use gangline_protocol::{NewItem, QueueName, QueueStatus};
+use gangline_protocol::{NewItem, QueueStatus};
 
 use super::*;
 use crate::clock::{ManualClock, SystemRandom};
