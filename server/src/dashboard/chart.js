@@ -80,6 +80,7 @@ export function burnDown() {
   }
 
   function describe(last, ahead, spent, first) {
+    if (status.certificate && last.left) return `${count(last.left)} were left when it was stopped, after ${duration(spent)}.`;
     if (status.certificate) return `From ${count(first)} to ${count(last.left)} in ${duration(spent)}.`;
     const past = `${count(last.left)} left`;
     if (ahead !== undefined) return `${past}, at this rate none at ${clock(last.at + ahead)}, in ${about(ahead)}.`;

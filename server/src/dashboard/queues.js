@@ -49,11 +49,14 @@ export function bar() {
   return node;
 }
 
+// As `about`, for a narrow column.
+const shortly = (ms) => (ms < 10_000 ? "< 10 s" : about(ms).replace("about ", ""));
+
 function makeRow(queue) {
   const progress = bar();
   const percent = h("span", { class: "percent" });
   const cells = COLUMNS.map(([title, kind]) => h("td", { role: "cell", class: kind, "data-title": title }));
-  const link = h("a", { href: `/dashboard?queue=${encodeURIComponent(queue)}` }, queue);
+  const link = h("a", { href: `/dashboard?queue=${encodeURIComponent(queue)}`, title: queue }, queue);
   const pill = h("span", { class: "pill" });
   cells[0].append(link);
   cells[1].append(pill);
@@ -67,11 +70,12 @@ function makeRow(queue) {
     progress.update(status);
     set(percent, `${done} %`);
     const over = Boolean(status.certificate);
+    cells[5].dataset.title = over ? "Ended" : COLUMNS[5][0];
     const texts = [
       over ? "–" : count(left),
-      over || status.rate === undefined ? "–" : rate(status.rate),
+      over || !status.rate ? "–" : rate(status.rate),
       over ? `${since(status.certificate.endedAt)} ago`
-        : left && status.etaMs !== undefined ? about(status.etaMs).replace("about ", "") : "–",
+        : left && status.etaMs !== undefined ? shortly(status.etaMs) : "–",
       status.counts.dead ? count(status.counts.dead) : "–",
       over ? "–" : count(status.sessions),
     ];
