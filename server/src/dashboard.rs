@@ -24,7 +24,7 @@ macro_rules! files {
 
 /// Path, content type and content of each file.
 #[rustfmt::skip]
-const FILES: [(&str, &str, &str); 18] = files![
+const FILES: [(&str, &str, &str); 19] = files![
     HTML "/dashboard" "index.html",
     STYLE "/dashboard/style.css" "style.css",
     STYLE "/dashboard/parts.css" "parts.css",
@@ -37,6 +37,7 @@ const FILES: [(&str, &str, &str); 18] = files![
     SCRIPT "/dashboard/dom.js" "dom.js",
     SCRIPT "/dashboard/job.js" "job.js",
     SCRIPT "/dashboard/open.js" "open.js",
+    SCRIPT "/dashboard/pod.js" "pod.js",
     SCRIPT "/dashboard/pods.js" "pods.js",
     SCRIPT "/dashboard/queues.js" "queues.js",
     SCRIPT "/dashboard/results.js" "results.js",

@@ -256,6 +256,8 @@ impl Browser {
             json!({"width": width, "height": height, "deviceScaleFactor": scale, "mobile": is_phone}),
         )
         .await;
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true}))
+            .await;
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.call("Emulation.setEmulatedMedia", json!({"features": features}))
             .await;

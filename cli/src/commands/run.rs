@@ -100,8 +100,15 @@ pub(crate) struct Args {
     #[arg(long, env = "GANGLINE_RUN_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Show what this does on 200 made-up items; one worker is killed on the way, on purpose
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = [
+        "manifest", "jobs", "workers", "attempts", "results", "results_format", "fail_fast", "dry_run", "output",
+        "image", "data_dir", "ImagesArgs", "InputArgs", "ExecArgs",
+    ])]
     demo: bool,
+    /// Keep the dashboard after the end, until ^C; while it runs it is there anyway, at the address
+    /// that is printed first
+    #[arg(long, conflicts_with = "dry_run")]
+    dashboard: bool,
     #[command(flatten)]
     images: ImagesArgs,
     #[command(flatten)]
@@ -126,6 +133,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         image,
         data_dir,
         demo: _,
+        dashboard,
         images,
         exec,
     } = args;
@@ -152,6 +160,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
             Work::of_program(&exec, jobs, workers, attempts, fail_fast)?
         }
     };
+    if dashboard && work.queue.is_none() {
+        let text = "the Job has no annotation gangline.dev/queue, and the dashboard shows queues";
+        return Err(Error::usage(text).hint("leave --dashboard out"));
+    }
     check_input(&work, &input, manifest.as_deref() == Some("-".as_ref()))?;
     let dir = RunDir::open(data_dir, work.record.clone())?;
     if let Err(error) = exec.begin_joblog(dir.is_resumed) {
@@ -174,6 +186,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
                 input,
                 results: results.map(|path| (path, results_format)),
                 demo,
+                dashboard,
             };
             queue::run(&mut local, &work, spec, wanted, &dir).await
         }

@@ -49,7 +49,7 @@ function stop(queue, status) {
   const reason = h("input", { "data-label": "Reason, for whoever reads the certificate", maxlength: "1024" });
   confirmed({
     title: `Stop ${queue}`, verb: "Stop it", danger: true, path: pathOf(queue, "/stop"), fields: [outcome, reason],
-    text: `The queue ends now and for good: ${items(totals(status).left)} that are left will be abandoned, and workers are told to go. What is done stays done.`,
+    text: `The queue ends now and for good: what is left, ${items(totals(status).left)}, will be abandoned, and workers are told to go. What is done stays done.`,
     body: () => ({ outcome: outcome.value, by: "dashboard", ...(reason.value ? { reason: reason.value } : {}) }),
     line: () => `gangline stop ${queue} --outcome ${outcome.value}${reason.value ? ` --reason ${quoted(reason.value)}` : ""}`,
   });

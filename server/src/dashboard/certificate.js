@@ -37,8 +37,10 @@ export function certificate() {
       if (certificate.historyUncertain) pairs.push(["history", "the store lost acknowledged writes meanwhile"]);
       if (certificate.durability) pairs.push(["kept", KEPT[certificate.durability] ?? certificate.durability]);
       pairs.push(["uid", certificate.uid, "mono"], ["digest", certificate.digest, "mono"]);
-      fill(rows, pairs, (all) => [...all.map(pair), h("div", { class: "wide" }, h("dt", {}, "the same for scripts"),
-        h("dd", {}, command(`gangline get queue ${queue} -o json`)))]);
+      const commands = [["the same for scripts", `gangline get queue ${queue} -o json`]];
+      if (counts.done) commands.push(["to check the results against the digest", `gangline results ${queue} --verify`]);
+      fill(rows, pairs, (all) => [...all.map(pair), ...commands.map(([what, line]) =>
+        h("div", { class: "wide" }, h("dt", {}, what), h("dd", {}, command(line))))]);
     },
   };
 }

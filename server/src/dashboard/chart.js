@@ -16,7 +16,10 @@ function step(wanted) {
   return [1, 2, 5, 10].map((times) => times * power).find((one) => one >= wanted);
 }
 
-const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const short = (number) => {
+  const [unit, letter] = [[1e9, "B"], [1e6, "M"], [1e3, "K"]].find(([least]) => number >= least) ?? [1, ""];
+  return `${Math.round((number / unit) * 10) / 10}${letter}`;
+};
 
 export function burnDown() {
   const svg = draw("svg", { role: "img", "aria-labelledby": "burn-says" });
@@ -59,7 +62,7 @@ export function burnDown() {
     const grid = [];
     for (let level = 0; level <= top; level += unit) {
       grid.push(draw("line", { class: level ? "grid" : "axis", x1: EDGE.left, x2: width - EDGE.right, y1: y(level), y2: y(level) }),
-        draw("text", { class: "tick", x: EDGE.left - 6, y: y(level) + 4, "text-anchor": "end" }, short.format(level)));
+        draw("text", { class: "tick", x: EDGE.left - 6, y: y(level) + 4, "text-anchor": "end" }, short(level)));
     }
     const ticks = [from, from + (until - from) / 2, until].map((at, nth) => draw("text", {
       class: "tick", x: x(at), y: HEIGHT - 7, "text-anchor": ["start", "middle", "end"][nth] }, clock(at)));
@@ -77,6 +80,7 @@ export function burnDown() {
   }
 
   function describe(last, ahead, spent, first) {
+    if (status.certificate && last.left) return `${count(last.left)} were left when it was stopped, after ${duration(spent)}.`;
     if (status.certificate) return `From ${count(first)} to ${count(last.left)} in ${duration(spent)}.`;
     const past = `${count(last.left)} left`;
     if (ahead !== undefined) return `${past}, at this rate none at ${clock(last.at + ahead)}, in ${about(ahead)}.`;

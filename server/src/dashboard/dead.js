@@ -1,7 +1,7 @@
 // What went wrong: dead items by the kind of their error, each with its payload and history.
 
 import { confirmed, may } from "./actions.js";
-import { fill, h, panel, save, show } from "./dom.js";
+import { command, fill, h, panel, save, show } from "./dom.js";
 import { call, pathOf } from "./service.js";
 import { bytes, count, items, nameOf, quoted, withNames } from "./words.js";
 
@@ -18,14 +18,24 @@ export function value(name, of) {
     h("button", { type: "button", class: "quiet", onclick: () => save(name, "application/json", [text]) }, "Download all of it"))];
 }
 
-export function itemDialog(queue, id) {
+// What can be done to an item that has not ended, or that is dead in a queue that has not.
+function itemAction(queue, { id, state }, isOver) {
+  if (["ready", "delayed", "leased"].includes(state)) return { may: "produce", verb: "Cancel the item", danger: true, method: "DELETE",
+    path: pathOf(queue, `/items/${id}`), line: `gangline cancel ${queue} ${id}`,
+    text: "It ends as cancelled, and is not worked on; a worker that has it is told to drop it. This cannot be taken back." };
+  if (state === "dead" && !isOver) return { may: "operate", verb: "Redrive", path: pathOf(queue, "/redrive"), body: () => ({ ids: [id] }),
+    line: `gangline redrive ${queue} --id ${id}`, text: "The item becomes ready again, with all its attempts before it." };
+}
+
+export function itemDialog(queue, id, isOver = false) {
   const body = h("div", { class: "item-view" }, h("p", {}, "Looking it up…"));
   const dialog = h("dialog", { "aria-label": `Item ${id}`, onclose: () => dialog.remove() },
     h("h2", {}, `Item ${id}`), body,
     h("form", { method: "dialog", class: "buttons" }, h("button", { class: "main", autofocus: true }, "Close")));
   document.body.append(dialog);
   dialog.showModal();
-  call(pathOf(queue, `/items/${id}`)).then((item) => {
+  const identity = call("/v1/whoami").catch(() => ({}));
+  call(pathOf(queue, `/items/${id}`)).then(async (item) => {
     const rows = [["state", item.state], ["key", item.key], ["attempts", count(item.attempts)], ["worker", item.worker],
       ["since", item.since && new Date(item.since).toLocaleString()], ["next attempt", item.dueAt && new Date(item.dueAt).toLocaleString()]];
     body.replaceChildren(
@@ -34,6 +44,9 @@ export function itemDialog(queue, id) {
       ...(item.error ? [h("h3", {}, "Error of the last attempt"), h("pre", { tabindex: "0" }, item.error)] : []),
       ...("payload" in item ? [h("h3", {}, "Payload"), ...value(`${queue}-${id}-payload.json`, item.payload)] : []),
       ...("result" in item ? [h("h3", {}, "Result"), ...value(`${queue}-${id}-result.json`, item.result)] : []));
+    const action = itemAction(queue, item, isOver);
+    if (action && may(await identity, action.may)) dialog.querySelector("form").prepend(h("button", { type: "button", "data-is": "act",
+      onclick: () => { dialog.close(); confirmed({ title: `${action.verb}: #${id}`, ...action }); } }, action.verb));
   }, (error) => body.replaceChildren(h("p", { class: "error" }, error.status === 404
     ? "There is no such item any more: its queue was deleted, or made anew." : `It cannot be shown: ${error.message}.`)));
 }
@@ -45,13 +58,16 @@ export function dead(queue) {
     text: "All dead items become ready again, with all their attempts before them.",
     verb: "Redrive", path: pathOf(queue, "/redrive"), line: `gangline redrive ${queue}`,
   }) }, "Redrive all");
-  const root = panel("dead", "Dead items", redrive, list);
+  // Over is over: their copies go into another queue.
+  const again = h("div", { hidden: true }, h("h3", {}, "To try them again, in another queue"), command(`gangline redrive ${queue} --into ${queue}-again`));
+  const root = panel("dead", "Dead items", h("p", { class: "beside" }, redrive), list, again);
   root.hidden = true;
   let identity;
   let status;
   const mayRedrive = () => may(identity, "operate") && Boolean(status) && !status.certificate;
   const paint = () => {
     show(redrive, mayRedrive());
+    show(again, may(identity, "operate") && Boolean(status?.certificate));
     for (const button of list.querySelectorAll("[data-is=redrive-these]")) show(button, mayRedrive());
   };
   // An error stands for all of its kind; the service groups them and chooses them alike.
@@ -65,15 +81,15 @@ export function dead(queue) {
   function group([given, same, some, total]) {
     const error = given ?? "no error was given";
     const names = some.map(([id, name, attempts]) => h("li", {},
-      h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id) }, name),
+      h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id, Boolean(status?.certificate)) }, name),
       h("span", { class: "soft" }, attempts === undefined ? ` #${id}` : ` #${id}, ${attempts} ${attempts === 1 ? "attempt" : "attempts"}`)));
     const more = total - some.length;
     const title = h("summary", {}, h("span", { class: "how-many" }, count(total)), " ",
       h("span", { class: "message" }, error, !same && h("span", { class: "soft" }, " … and the like")));
     const details = h("details", { open: opened.has(error), ontoggle: () => opened[details.open ? "add" : "delete"](error) },
       title, h("ul", { class: "names" }, ...names, more > 0 && h("li", { class: "soft" }, `and ${items(more)} more`)),
-      h("button", { type: "button", class: "quiet", "data-is": "redrive-these", hidden: !mayRedrive(), onclick: () => these(given ?? "", total) },
-        "Redrive these"));
+      h("button", { type: "button", class: "quiet", "data-is": "redrive-these", "aria-label": `Redrive these: ${error}`,
+        hidden: !mayRedrive(), onclick: () => these(given ?? "", total) }, "Redrive these"));
     return details;
   }
   const opened = new Set();

@@ -29,13 +29,17 @@ export function show(node, wanted) {
   if (node.hidden === wanted) node.hidden = !wanted;
 }
 
-// Builds the children of a node anew, but only when what they are made of has changed.
+// Builds the children of a node anew, but only when what they are made of has changed. Who is at
+// one of them with the keyboard stays at the one of the same name.
+const nameOf = (node) => node.getAttribute("aria-label") ?? node.textContent;
 const filledWith = new WeakMap();
 export function fill(parent, data, make) {
   const wanted = JSON.stringify(data);
   if (filledWith.get(parent) === wanted) return false;
   filledWith.set(parent, wanted);
+  const at = parent.contains(document.activeElement) ? document.activeElement : undefined;
   parent.replaceChildren(...[make(data)].flat().filter(Boolean));
+  if (at) [...parent.querySelectorAll(at.tagName)].find((node) => nameOf(node) === nameOf(at))?.focus({ preventScroll: true });
   return true;
 }
 
@@ -64,9 +68,10 @@ export function save(name, kind, parts) {
 
 const DEFAULT_URL = "http://127.0.0.1:4264";
 
-// A command to copy, with the address of this service where that is not the usual one.
+// A command to copy, with the address of this service where that is not the usual one and the
+// command is about a queue.
 export function command(line) {
-  const text = location.origin === DEFAULT_URL ? line
+  const text = location.origin === DEFAULT_URL || line.startsWith("gangline logs ") ? line
     : line.replace(/^gangline ([a-z]+)/, `gangline $1 --url ${location.origin}`);
   const button = h("button", { type: "button", class: "quiet", onclick: async () => {
     try {
@@ -78,7 +83,7 @@ export function command(line) {
       set(button, "Selected");
     }
     setTimeout(() => set(button, "Copy"), 2000);
-  } }, "Copy");
+  }, "aria-label": `Copy ${text}` }, "Copy");
   const code = h("code", { tabindex: "0" }, text);
   return h("div", { class: "command" }, code, button);
 }

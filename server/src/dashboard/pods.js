@@ -2,17 +2,18 @@
 // of the first success, after which its peers only finish what they hold.
 
 import { draw, fill, h, panel, set, show } from "./dom.js";
+import { endOf, podDialog, storyText } from "./pod.js";
 import { clock, count, duration } from "./words.js";
 
 const WIDTH = 1000;
 const HEIGHT = 18;
 const LANES_MAX = 200;
+const LAST_WORD_MS = 60_000;
 
 const time = (text) => (text ? Date.parse(text) : undefined);
 
-function endOf(pod) {
-  return time(pod.endedAt) ?? (["Succeeded", "Failed"].includes(pod.phase) ? time(pod.deletedAt) ?? time(pod.startedAt) ?? time(pod.createdAt) : undefined);
-}
+const endCondition = (job) =>
+  job.conditions.find(({ type, status }) => status === "True" && ["Complete", "Failed"].includes(type));
 
 // What became of a Pod, in words and a colour.
 function fate(pod, worker, now) {
@@ -46,14 +47,15 @@ function idleness() {
 
 export function pods() {
   const body = h("tbody");
-  const job = h("p", { class: "beside", "data-is": "job" });
+  const job = h("p", { class: "says", "data-is": "job" });
   const axis = h("p", { class: "axis", "aria-hidden": "true" }, h("span"), h("span"), h("span"));
   const legend = h("p", { class: "legend" }, ...[["waits", "created, not started"], ["works", "works"], ["idle", "idle"],
-    ["drains", "drains after the first success"]].map(([kind, text]) => h("span", {}, h("i", { class: kind }), text)));
+    ["first", "first success"], ["drains", "drains after it"], ["succeeded", "exit 0"], ["failed", "failed"]].map(([kind, text]) => h("span", {}, h("i", { class: kind }), text)));
   const table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Pods" },
     h("table", { class: "lanes" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Pod"),
       h("th", { scope: "col", class: "lane" }, h("span", { class: "unseen" }, "Timeline"), axis), h("th", { scope: "col" }, "Now"))), body));
-  const root = panel("pods", "Pods", job, table, legend);
+  const failure = h("p", { class: "error", hidden: true });
+  const root = panel("pods", "Pods", job, failure, table, legend);
   root.hidden = true;
   const idleOf = idleness();
   let atRest = true;
@@ -73,7 +75,8 @@ export function pods() {
     if (pod.phase === "Failed") parts.push(draw("rect", { class: "failed", x: x(end) - 3, y: 0, width: 6, height: HEIGHT, rx: 1 }));
     if (pod.phase === "Succeeded") parts.push(draw("rect", { class: "succeeded", x: x(end) - 3, y: 0, width: 6, height: HEIGHT, rx: 1 }));
     if (first) parts.push(draw("line", { class: "first", x1: x(first.at), x2: x(first.at), y1: 0, y2: HEIGHT }));
-    return draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, ...parts);
+    return draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
+      "aria-label": storyText(pod, first) }, draw("title", {}, storyText(pod, first)), ...parts);
   }
 
   function sentence(one, first) {
@@ -82,7 +85,7 @@ export function pods() {
       if (number) parts.push(`${count(number)} ${name}`);
     }
     if (one.suspended) parts.push("suspended");
-    const end = one.conditions.find(({ type, status }) => status === "True" && ["Complete", "Failed"].includes(type));
+    const end = endCondition(one);
     if (end) parts.push([end.type, end.reason].filter(Boolean).join(": "));
     else if (first) parts.push(`first success at ${clock(first.at)}; no Pod is started any more`);
     return parts.join(" · ");
@@ -95,7 +98,9 @@ export function pods() {
       show(root, Boolean(one));
       if (!one) return;
       const list = one.pods.slice(0, LANES_MAX);
-      atRest = Boolean(status.certificate) && list.every((pod) => endOf(pod) !== undefined);
+      // The Job's own end is told last, by a controller that may have gone meanwhile.
+      const isTold = Boolean(endCondition(one)) || now - time(status.certificate?.endedAt) > LAST_WORD_MS;
+      atRest = Boolean(status.certificate) && isTold && list.every((pod) => endOf(pod) !== undefined);
       root.count(count(one.pods.length + one.podsOmitted));
       const ends = list.map(endOf);
       const from = Math.min(...list.map((pod) => time(pod.createdAt)), time(one.createdAt) ?? now);
@@ -105,12 +110,17 @@ export function pods() {
       const first = success.sort((a, b) => a.at - b.at)[0];
       [from, from + (until - from) / 2, until].forEach((at, nth) => set(axis.children[nth], clock(at)));
       set(job, sentence(one, first));
+      const end = endCondition(one);
+      const message = end?.type === "Failed" ? end.message : undefined;
+      show(failure, Boolean(message));
+      set(failure, message ?? "");
       const rows = list.map((pod) => {
         const worker = workers.find((some) => some.worker.startsWith(`${pod.uid}.`));
         return { pod, worker, fate: fate(pod, worker, now), idle: idleOf(worker, now) };
       });
       fill(body, [rows, Math.round(until / 1000), first], () => [...rows.map(({ pod, fate: [text, kind], idle }) =>
-        h("tr", { "data-pod": pod.name }, h("td", { class: "worker", title: pod.uid }, pod.name),
+        h("tr", { "data-pod": pod.name }, h("td", { class: "worker" }, h("button", { type: "button", class: "link",
+          onclick: () => podDialog(one, pod, now, first) }, pod.name)),
           h("td", { class: "lane" }, lane(pod, { x }, first, idle, until)),
           h("td", { class: `fate ${kind}` }, text))),
       one.podsOmitted > 0 && h("tr", {}, h("td", { colspan: "3", class: "soft" },

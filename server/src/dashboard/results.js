@@ -12,9 +12,10 @@ const LOOK_MS = 3000;
 export function results(queue) {
   const body = h("tbody");
   const all = h("button", { type: "button", onclick: take }, "Download all");
-  const says = h("span", { class: "soft", role: "status" });
-  const root = panel("results", "Results", h("p", { class: "beside" }, all, " ", says),
-    table("Last results", [["Item", "number"], ["Result"], ["Took", "number"], ["Attempt", "number"]], body),
+  const says = h("span", { role: "status" });
+  const which = h("p", { class: "hint" });
+  const root = panel("results", "Results", h("p", { class: "beside" }, says, " ", all), which,
+    table("Last results", [["Item"], ["Result", "wide"], ["Took", "number"], ["Attempt", "number"]], body),
     command(`gangline results ${queue}`));
   root.hidden = true;
   let lookedAt = 0;
@@ -49,9 +50,10 @@ export function results(queue) {
       const texts = await lines(pathOf(queue, `/results?cursor=${Math.max(0, counts.done - ROWS)}`), ROWS);
       looked = counts.done;
       const rows = texts.map((text) => JSON.parse(text));
+      set(which, counts.done > rows.length ? `The last ${count(rows.length)}, the newest first.` : "The newest first.");
       fill(body, rows.reverse(), (some) => some.map(({ id, result, tookMs, attempt }) => {
         const text = plain(result);
-        return h("tr", {}, h("td", { class: "number" },
+        return h("tr", {}, h("td", { class: "id" },
           h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id) }, `#${id}`)),
         h("td", { class: "value" }, text.length > TEXT_MAX ? `${text.slice(0, TEXT_MAX)}…` : text),
         h("td", { class: "number" }, duration(tookMs)), h("td", { class: "number" }, count(attempt)));

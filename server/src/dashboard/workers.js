@@ -1,6 +1,7 @@
 // Who works, on what and for how long; what takes unusually long stands out.
 
 import { confirmed, may } from "./actions.js";
+import { itemDialog } from "./dead.js";
 import { fill, h, panel, show, table } from "./dom.js";
 import { pathOf } from "./service.js";
 import { count, duration, heldFor, nameOf, straggles, workerName } from "./words.js";
@@ -41,7 +42,7 @@ export function workers() {
       line: `curl -X POST -H "Authorization: Bearer $GANGLINE_TOKEN" ${location.origin}${pathOf(queue, `/workers/${encodeURIComponent(worker)}/revoke`)}`,
     }), "aria-label": `Revoke ${name}` }, "Revoke");
     return h("tr", {}, h("td", { class: "worker", title: worker }, name), h("td", { class: "number" }, done),
-      h("td", { class: holds ? "" : "soft" }, holds || `nothing for ${idle}`), h("td", { class: "number" }, here),
+      h("td", { class: holds ? "holds" : "holds soft" }, holds || `nothing for ${idle}`), h("td", { class: "number" }, here),
       h("td", { class: "number" }, revoke || ""));
   }
 
@@ -58,9 +59,10 @@ export function workers() {
       const rows = view.workers.slice(0, ROWS_MAX).map((one) => [...worker(view, one), may(identity, "operate")]);
       fill(body, rows, (all) => all.map(row));
       const late = view.leased.filter((item) => straggles(item, view.now, view.typicalMs))
-        .map((item) => [nameOf(item), workerName(item.worker, view.job), duration(heldFor(item, view.now)), duration(view.typicalMs), count(item.attempts + 1)]);
+        .map((item) => [item.id, nameOf(item), workerName(item.worker, view.job), duration(heldFor(item, view.now)), duration(view.typicalMs), count(item.attempts + 1)]);
       show(slowPart, late.length > 0);
-      fill(slow, late, (all) => all.map(([item, who, ms, usual, attempt]) => h("tr", {}, h("td", { class: "item" }, item),
+      fill(slow, late, (all) => all.map(([id, item, who, ms, usual, attempt]) => h("tr", {}, h("td", { class: "holds" }, h("button", { type: "button", class: "link",
+        onclick: () => itemDialog(view.status.queue, id) }, item)),
         h("td", { class: "worker" }, who), h("td", { class: "number" }, ms), h("td", { class: "number" }, usual), h("td", { class: "number" }, attempt))));
     },
   };

@@ -39,9 +39,10 @@ pub(super) fn prepare(args: Args) -> Result<(Args, Option<Demo>), Error> {
         .into();
     words.extend(["--", "sh", "-c", PROGRAM, "sh", "{}"].map(Into::into));
     words.push(mark.clone().into_os_string());
+    let dashboard = args.dashboard;
     let Line { args } = Line::try_parse_from(words).map_err(Error::usage)?;
     output::note("gangline: 200 made-up items, two workers; one of them will be killed");
-    Ok((args, Some(Demo { mark })))
+    Ok((Args { dashboard, ..args }, Some(Demo { mark })))
 }
 
 impl Demo {

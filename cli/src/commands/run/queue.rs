@@ -39,6 +39,8 @@ pub(super) struct Wanted {
     pub(super) input: InputArgs,
     pub(super) results: Option<(PathBuf, ResultsFormat)>,
     pub(super) demo: Option<Demo>,
+    /// Whether the dashboard stays when the queue is over.
+    pub(super) dashboard: bool,
 }
 
 /// How a run has ended.
@@ -70,6 +72,7 @@ pub(super) async fn run(
         input,
         results,
         demo,
+        dashboard,
     } = wanted;
     let (client, queue) = (local.queues.clone(), spec.queue.clone());
     let before = prepare(&client, &queue).await?;
@@ -135,6 +138,13 @@ pub(super) async fn run(
                 demo.conclude(&run.client, &run.queue, &certificate).await?;
             }
             let code = judge(&certificate, spec.max_dead_items);
+            if dashboard {
+                output::note("gangline: the dashboard stays until ^C");
+                tokio::select! {
+                    _ = interrupts.recv() => {}
+                    failure = local.failed() => return Err(failure),
+                }
+            }
             if code == ExitCode::SUCCESS {
                 dir.forget_if_new();
             } else {

@@ -50,10 +50,19 @@ async fn a_queue_is_paused_redriven_sealed_and_stopped_from_the_page() {
     for text in ["a.png", error, "dead"] {
         assert!(item.contains(text), "{text} is not in {item}");
     }
-    page.click("dialog form button").await;
+    page.click("dialog form button.main").await;
     page.until_there_are(0, "dialog").await;
-    act(&mut page, "[data-is=dead] > button", &line("redrive")).await;
+    act(&mut page, "[data-is=dead] .beside button", &line("redrive")).await;
     until_counts(&mut page, &[("dead", 0), ("ready", 2)]).await;
+
+    // One that is being worked on is looked into, too, and cancelled.
+    page.click("[data-term=leased] button.link").await;
+    page.until_contains("dialog", "leased").await;
+    page.until_contains("dialog [data-is=act]", "Cancel the item")
+        .await;
+    let cancel = format!("{} 2", line("cancel"));
+    act(&mut page, "dialog [data-is=act]", &cancel).await;
+    until_counts(&mut page, &[("leased", 0), ("cancelled", 1)]).await;
 
     act(&mut page, "[data-action=seal]", &line("seal")).await;
     page.until(PHASE, |text| text == "sealed").await;
@@ -103,10 +112,13 @@ async fn a_token_that_may_only_look_sees_no_action() {
         page.until_contains(DEAD, "no").await;
         page.until_there_are(actions, "[data-action]:not([hidden])")
             .await;
-        page.until_there_are(redrives, "[data-is=dead] > button:not([hidden])")
+        page.until_there_are(redrives, "[data-is=dead] .beside button:not([hidden])")
             .await;
         page.until_there_are(redrives, "[data-is=redrive-these]:not([hidden])")
             .await;
+        page.click("[data-is=dead] .names button").await;
+        page.until_contains("dialog pre", "no").await;
+        page.until_there_are(redrives, "dialog [data-is=act]").await;
         page.close().await;
     }
 }

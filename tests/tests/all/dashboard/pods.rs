@@ -75,6 +75,22 @@ async fn the_pods_of_a_job_have_a_lane_each_with_what_became_of_them() {
     page.until_there_are(4, "[data-is=pods] svg .first").await;
     page.until_there_are(1, "tr[data-pod=busy] .drains").await;
     page.until_there_are(1, "tr[data-pod=oom] .failed").await;
+    // What a lane shows is said, too, and more of the Pod at a click.
+    let label = "document.querySelector('tr[data-pod=oom] svg').getAttribute('aria-label')";
+    let label = page.evaluate(label).await;
+    let label = label.as_str().unwrap();
+    assert!(label.starts_with("created at "), "{label}");
+    assert!(
+        label.contains("failed: OOMKilled, exit code 137 at "),
+        "{label}"
+    );
+    page.click("tr[data-pod=busy] button").await;
+    page.until_contains("dialog", "first success of a peer")
+        .await;
+    page.until_contains("dialog", "gangline logs pod/busy -n team")
+        .await;
+    page.evaluate("document.querySelector('dialog').close()")
+        .await;
     // The worker is called by its Pod.
     page.until_contains(super::WORKERS, "busy\t0\t1").await;
     // How many Pods work is for the Job to say.
@@ -85,12 +101,17 @@ async fn the_pods_of_a_job_have_a_lane_each_with_what_became_of_them() {
     page.evaluate("document.querySelector('dialog').close()")
         .await;
 
+    // Whoever is at a Pod with the keyboard stays there when the lanes are drawn anew.
+    page.evaluate("document.querySelector('tr[data-pod=busy] button').focus()")
+        .await;
     let mut changed = report;
     changed["active"] = json!(0);
     changed["conditions"] = json!([{"type": "Complete", "status": "True", "reason": "Drained"}]);
     api.call(Method::PUT, &path, Some(changed)).await.ok();
     page.until_contains("[data-is=job]", "Complete: Drained")
         .await;
+    let at = "document.activeElement.textContent";
+    assert_eq!(page.evaluate(at).await, "busy");
     page.close().await;
 }
 

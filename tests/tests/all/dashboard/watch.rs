@@ -189,6 +189,19 @@ async fn five_hundred_queues_are_found_sorted_and_kept_up_to_date() {
     page.until_contains("#none", "No queue is called so").await;
     page.evaluate(&search("")).await;
     page.until_there_are(500, "tbody tr[data-queue]").await;
+    // Rows that were never seen are rendered when somebody comes to them.
+    let last = "tbody tr:last-child td.name a";
+    let seen = format!(
+        "(() => {{ const link = document.querySelector({last:?}); link.focus(); \
+         const box = link.getBoundingClientRect(); const text = document.createRange(); \
+         text.selectNodeContents(link); const of = text.getBoundingClientRect(); \
+         return of.width > 20 && document.elementFromPoint(box.x + 5, box.y + box.height / 2) === link; }})()"
+    );
+    assert_eq!(page.evaluate(&seen).await, true);
+    let height = "document.querySelector('.queues tbody').getBoundingClientRect().height";
+    let height = page.evaluate(height).await.as_f64().unwrap();
+    assert!(height > 500.0 * 20.0, "500 rows in {height} pixels");
+    page.evaluate("scrollTo(0, 0)").await;
     // By what is left, the most first.
     page.click("th.left button").await;
     page.until_contains("th[aria-sort=descending]", "Left")
@@ -198,6 +211,8 @@ async fn five_hundred_queues_are_found_sorted_and_kept_up_to_date() {
     // A change of one queue comes alone, and to its row.
     let sealed = api.call(Method::POST, "/v1/queues/batch-123/pause", None);
     sealed.await.ok();
+    page.evaluate("document.querySelector('tr[data-queue=batch-123] a').focus()")
+        .await;
     page.until_contains("tr[data-queue=batch-123] td.state", "paused")
         .await;
     let deleted = api.call(Method::DELETE, "/v1/queues/batch-321", None);
