@@ -83,14 +83,12 @@ async fn next(lines: &mut mpsc::Receiver<Line>) -> Option<Segment> {
             segment.extend_from_slice(&line.ok()?);
         }
         let is_last = count == 0;
-        if !is_last && segment.len() < SEGMENT_BYTES {
-            match timeout(LINGER, lines.recv_many(&mut received, AT_ONCE)).await {
-                Ok(more) => {
-                    count = more;
-                    continue;
-                }
-                Err(_) => {}
-            }
+        if !is_last
+            && segment.len() < SEGMENT_BYTES
+            && let Ok(more) = timeout(LINGER, lines.recv_many(&mut received, AT_ONCE)).await
+        {
+            count = more;
+            continue;
         }
         return Some(Segment {
             lines: segment.into(),
