@@ -91,6 +91,20 @@ struct Settled<'a> {
     spawn: &'a [String],
     asked: Moment,
     status: Option<SettleStatus>,
+    /// The answer said that the session had ended before.
+    is_late: bool,
+}
+
+impl Settled<'_> {
+    /// Tells whether this settle may be the one that counted. A late one whose first answer was lost
+    /// is not known again: nobody remembers answers for a session that is gone.
+    fn may_have_counted(&self) -> bool {
+        match self.status {
+            None | Some(SettleStatus::Ok) => true,
+            Some(SettleStatus::AlreadySettled) => self.is_late,
+            Some(_) => false,
+        }
+    }
 }
 
 impl<'a> Checker<'a> {
@@ -146,6 +160,8 @@ impl<'a> Checker<'a> {
                 spawn,
                 asked: event.asked,
                 status: event.heard.as_ref().and_then(|(_, heard)| heard.settled),
+                is_late: (event.heard.as_ref())
+                    .is_some_and(|(_, heard)| heard.session_end.is_some()),
             });
         }
         all
@@ -273,7 +289,7 @@ impl<'a> Checker<'a> {
             let given = settles.get(id).into_iter().flatten().any(|settle| {
                 settle.outcome == SettleOutcome::Done
                     && settle.result.unwrap_or("null") == result
-                    && matches!(settle.status, None | Some(SettleStatus::Ok))
+                    && settle.may_have_counted()
             });
             if !given {
                 self.broken(
@@ -302,7 +318,7 @@ impl<'a> Checker<'a> {
         let ends: HashMap<ItemId, ItemState> = self.history.ending.items.iter().copied().collect();
         for (id, settles) in self.all_settles() {
             for settle in settles {
-                if matches!(settle.status, None | Some(SettleStatus::Ok)) {
+                if settle.may_have_counted() {
                     given.extend(settle.spawn.iter().map(String::as_str));
                 }
                 if settle.status != Some(SettleStatus::Ok) {

@@ -285,6 +285,29 @@ fn a_second_result_is_caught() {
     caught(&history, Rule::Result, &words);
 }
 
+/// What a late settle did whose first answer was lost: its repeat cannot be known as one.
+#[test]
+fn a_late_result_whose_answer_was_lost_passes_and_one_in_time_is_caught() {
+    for (end, passes) in [(Some(SessionEnd::Revoked), true), (None, false)] {
+        let mut history = right().end(&RESULTS, &[]);
+        let mut events = history.events.iter_mut();
+        let unheard =
+            |event: &&mut Event| matches!(event.call, Call::Settle { .. }) && event.heard.is_none();
+        let event = events.find(unheard).unwrap();
+        let heard = Heard {
+            settled: Some(SettleStatus::AlreadySettled),
+            session_end: end,
+            ..Heard::default()
+        };
+        event.heard = Some((event.asked + Duration::from_millis(1), heard));
+        if passes {
+            assert_eq!(history.violations(), []);
+        } else {
+            caught(&history, Rule::Result, &["item 2", "B, which no settle"]);
+        }
+    }
+}
+
 #[test]
 fn a_lost_or_changed_result_is_caught() {
     let history = right().end(&RESULTS[..2], &[3]);
