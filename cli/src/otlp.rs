@@ -87,10 +87,7 @@ where
     Ok(Some((export.with_filter(own), Exporting(provider))))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "these names are OpenTelemetry's, not flags of ours"
-)]
+/// The names are OpenTelemetry's, and no flags of ours.
 fn is_unset(name: &str) -> bool {
     std::env::var_os(name).is_none_or(|value| value.is_empty())
 }
