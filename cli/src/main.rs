@@ -70,11 +70,8 @@ fn main() -> ExitCode {
         log_format,
         command,
     } = Args::parse();
-    let ended = start_logging(&log, log_format).and_then(|logging| {
-        let ended = command.run();
-        drop(logging);
-        ended
-    });
+    // What it returns goes on as long as the command runs.
+    let ended = start_logging(&log, log_format).and_then(|_logging| command.run());
     match ended {
         Ok(code) => code,
         Err(error) => {
@@ -84,7 +81,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What goes on as long as the command runs.
+/// What logging needs beside the subscriber, until the end.
 #[cfg(feature = "otlp")]
 type Logging = Option<otlp::Exporting>;
 #[cfg(not(feature = "otlp"))]
