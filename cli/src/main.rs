@@ -4,6 +4,8 @@ mod commands;
 mod error;
 #[cfg(test)]
 mod examples;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod private;
 #[cfg(test)]
@@ -13,6 +15,9 @@ mod signals;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use commands::Command;
 
@@ -65,7 +70,9 @@ fn main() -> ExitCode {
         log_format,
         command,
     } = Args::parse();
-    match start_logging(&log, log_format).and_then(|()| command.run()) {
+    // What it returns goes on as long as the command runs.
+    let ended = start_logging(&log, log_format).and_then(|_logging| command.run());
+    match ended {
         Ok(code) => code,
         Err(error) => {
             output::error(&error);
@@ -74,21 +81,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(directives: &str, format: LogFormat) -> Result<(), error::Error> {
+/// What logging needs beside the subscriber, until the end.
+#[cfg(feature = "otlp")]
+type Logging = Option<otlp::Exporting>;
+#[cfg(not(feature = "otlp"))]
+type Logging = ();
+
+fn start_logging(directives: &str, format: LogFormat) -> Result<Logging, error::Error> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .parse(directives)
         .map_err(|error| {
             error::Error::usage(format!("--log {directives:?}: {error}"))
                 .hint("a level, as in info, or directives, as in info,gangline_server=debug")
         })?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
         LogFormat::Text => lines
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init(),
-        LogFormat::Json => lines.json().init(),
+            .boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    {
+        let (spans, exporting) = otlp::layer()?.unzip();
+        subscriber.with(spans).init();
+        Ok(exporting)
     }
-    Ok(())
+    #[cfg(not(feature = "otlp"))]
+    {
+        subscriber.init();
+        Ok(())
+    }
 }

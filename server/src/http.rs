@@ -21,6 +21,7 @@ mod results;
 mod routes;
 mod stream;
 mod tokens;
+mod traces;
 mod workers;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(crate) struct App {
     pub(crate) history: History,
     pub(crate) jobs: Arc<dyn JobStore>,
     journal: events::Journal,
+    traces: traces::Traces,
 }
 
 impl FromRef<App> for Tokens {
@@ -67,6 +69,7 @@ pub fn router(service: Service, gate: Gate, history: History, jobs: Arc<dyn JobS
         history,
         jobs,
         journal: events::Journal::default(),
+        traces: traces::Traces::default(),
     };
     let queue = Router::new()
         .route(

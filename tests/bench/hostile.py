@@ -8,8 +8,9 @@ settles one item at a time on the first, with a token of the namespace `quiet`; 
 tokens of `hostile`. Each round is played alone, beside the attack on the *second* service, and
 beside the attack on the first, so that what else the machine does falls on all three.
 
-The disk is part of it; TMPDIR=/dev/shm leaves it out. Attackers and services share the machine's processors. `elsewhere` is what is lost by that alone;
-`adds` is what is lost by sharing the service: p99 of the attacked to p99 with the attack elsewhere.
+Attackers and services share the machine's processors and its disk (TMPDIR=/dev/shm leaves the disk
+out). `elsewhere` is what is lost by that alone; `adds` is what is lost by sharing the service: p99 of
+the attacked to p99 with the attack elsewhere. On a machine with other work, nice -n -20 helps.
 """
 
 import argparse, http.client, json, multiprocessing, os, resource, socket, statistics, subprocess

@@ -84,8 +84,10 @@ fn span_of(request: &Request, route: &Route) -> Span {
         || (LAST.fetch_add(1, Ordering::Relaxed) + 1).to_string(),
         str::to_owned,
     );
+    let traceparent = request.headers().get("traceparent");
     tracing::debug_span!(
         "request",
+        traceparent = traceparent.and_then(|text| text.to_str().ok()),
         request.id = id,
         http.method = route.method,
         http.route = route.path,

@@ -14,6 +14,7 @@ use super::App;
 use super::body::{Json, JsonOrDefault, reply};
 use super::params::{InQueue, InWorker};
 use super::problem::Failure;
+use super::traces::Traces;
 use crate::queue::{Command, Query, Reply};
 use crate::service::unexpected;
 
@@ -32,7 +33,12 @@ pub(super) async fn exchange(
     {
         super::results::put_on_one_line(result);
     }
-    Ok(reply(&app.service.exchange(queue, request).await?))
+    let Some(asked) = Traces::asked(&request) else {
+        return Ok(reply(&app.service.exchange(queue, request).await?));
+    };
+    let answer = app.service.exchange(queue.clone(), request).await?;
+    app.traces.answered(&queue, &asked, &answer);
+    Ok(reply(&answer))
 }
 
 /// Refuses the parts of an exchange that a simple form does not have.

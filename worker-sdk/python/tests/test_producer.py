@@ -187,6 +187,28 @@ class Streams(WithServer):
             self.producer.push_stream(range(1, 3_000), "all")
         self.assertEqual(caught.exception.code, "idempotency_mismatch")
 
+    def test_connections_that_all_break_are_enough_for_a_long_stream(self) -> None:
+        cut = _Cut(self.server.port, 1_500_000, always=True)
+        self.addCleanup(cut.close)
+        payloads = (f"{number:>300}" for number in range(20_000))
+        with Producer(cut.url, self.queue, TOKEN) as producer:
+            report = producer.push_stream(payloads, "breaking", seal=True)
+        self.assertGreaterEqual(cut.count, 4, "6 MB over connections of 1.5 MB each")
+        self.assertEqual((report.added, report.duplicates, report.sealed), (20_000, 0, True))
+        self.assertEqual(self.producer.counts().ready, 20_000)
+
+    def test_a_stream_goes_on_when_the_service_was_started_again(self) -> None:
+        def source() -> Any:
+            for number in range(20_000):
+                if number == 10_000:
+                    self.server.kill()
+                    threading.Thread(target=self.server.start).start()
+                yield f"{number:>300}"
+
+        report = self.producer.push_stream(source, "restarted", seal=True)
+        self.assertEqual((report.added, report.duplicates, report.sealed), (20_000, 0, True))
+        self.assertEqual(self.producer.counts().ready, 20_000)
+
     def _broken(self, source: Any) -> None:
         cut = _Cut(self.server.port, 200_000)
         self.addCleanup(cut.close)
@@ -218,10 +240,11 @@ class Streams(WithServer):
 
 
 class _Cut:
-    """Passes bytes on; cuts its first connection after so many from the client."""
+    """Passes bytes on; cuts its first connection, or each, after so many from the client."""
 
-    def __init__(self, port: int, after: int) -> None:
+    def __init__(self, port: int, after: int, always: bool = False) -> None:
         self._port, self._after, self.count = port, after, 0
+        self._always = always
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -237,7 +260,7 @@ class _Cut:
                 return
             self.count += 1
             server = socket.create_connection(("127.0.0.1", self._port))
-            left = self._after if self.count == 1 else 1 << 60
+            left = self._after if self.count == 1 or self._always else 1 << 60
             for pair in ((client, server, left), (server, client, 1 << 60)):
                 threading.Thread(target=self._pass, args=pair, daemon=True).start()
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterable
-from typing import Any, Optional, Union
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from .errors import GanglineError, ProtocolError, Refused, Unauthorized, Unavailable
@@ -19,7 +18,7 @@ ANSWER_SECONDS = 30.0
 """How long an answer may take beyond the time for which it was asked to be held."""
 STREAM_SECONDS = 300.0
 
-Body = Union[bytes, Iterable[bytes], None]
+Body = Optional[bytes]
 
 
 class Address:
@@ -79,9 +78,9 @@ class Connection:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 # A kept connection that the service has closed meanwhile; every call may be sent
-                # again, but a stream only by who can begin it anew.
+                # again.
                 stale = isinstance(error, (ConnectionError, http.client.BadStatusLine))
-                if reused and stale and (body is None or isinstance(body, bytes)):
+                if reused and stale:
                     reused = False
                     continue
                 raise Unavailable(_text_of(error)) from error
@@ -109,15 +108,11 @@ class Connection:
         connection = self._http
         if connection.sock is not None:
             connection.sock.settimeout(timeout)
-        if body is None or isinstance(body, bytes):
-            connection.request(method, path, body, headers)
-            return connection.getresponse()
-        headers = {**headers, "transfer-encoding": "chunked"}
         try:
-            connection.request(method, path, body, headers, encode_chunked=True)
+            connection.request(method, path, body, headers)
         except (BrokenPipeError, ConnectionResetError):
-            # The service has answered before the end of the stream, and says why.
-            return connection.getresponse()
+            # The service may have answered before the end of the body, and says why.
+            pass
         return connection.getresponse()
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:

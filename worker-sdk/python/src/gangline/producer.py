@@ -6,14 +6,13 @@ import http.client
 import json
 import logging
 import os
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Any, Optional, Union
+from typing import Any, Optional, Union
 
 from . import _limits as limits
 from ._http import STREAM_SECONDS, Address, Connection
@@ -25,6 +24,10 @@ log = logging.getLogger("gangline")
 
 BATCH_BYTES = 4 << 20
 """Bytes of items after which a batch goes although it has fewer than 1,000."""
+SEGMENT_BYTES = 1 << 20
+"""Bytes of lines after which a segment of a stream goes."""
+SEGMENT_NAME_BYTES = 16
+"""What the number of a segment may add to a stream's key."""
 WAIT_SECONDS = 20.0
 RETRY_FIRST = 0.05
 RETRY_LONGEST = 5.0
@@ -216,27 +219,31 @@ class Producer:
         """Pushes any number of payloads as one stream; ``key`` makes an item's key of its
         payload, ``seal`` seals the queue at the proper end.
 
-        A stream that breaks off is sent again from its beginning, here or by a later run of the
-        program under the same ``idempotency_key`` (1 to 256 printable ASCII characters, kept for
-        24 hours): the service skips what it has, and refuses another beginning. ``payloads`` is
-        a function that returns an iterator, a collection, or an iterator, of which a copy is kept
-        in a temporary file meanwhile.
+        It goes in segments of 1 MiB, each sent again until it is answered, so that the stream goes
+        on where it stopped, here or in a later run of the program with the same payloads under the
+        same ``idempotency_key`` (1 to 240 printable ASCII characters, kept for 24 hours): the
+        service skips what it has, and refuses another beginning. ``payloads`` is anything that can
+        be iterated over, or a function that returns it; one segment is kept in memory.
         """
-        wanted = limits.IDEMPOTENCY_KEY_BYTES_MAX
+        wanted = limits.IDEMPOTENCY_KEY_BYTES_MAX - SEGMENT_NAME_BYTES
         if not (1 <= len(idempotency_key) <= wanted and idempotency_key.isascii()
                 and idempotency_key.isprintable()):
             raise ValueError(f"idempotency_key must be 1 to {wanted} printable ASCII characters, "
                              f"got {idempotency_key[:wanted]!r}")
         self.flush()
-        headers = {"content-type": "application/x-ndjson", "idempotency-key": idempotency_key}
-        with _Lines(payloads, key) as lines:
-            try:
-                text = self._call("POST", f"/items?seal={'true' if seal else 'false'}",
-                                  lines.begin, headers, timeout=STREAM_SECONDS)
-            except _SourceFailed as failed:
-                raise failed.error from None
-        reply = json.loads(text)
-        return PushReport(reply["added"], reply["duplicates"], reply["sealed"])
+        added = duplicates = 0
+        sealed = False
+        source = payloads() if callable(payloads) else payloads
+        for number, (body, is_last) in enumerate(_segments(source, key)):
+            name = idempotency_key if number == 0 else f"{idempotency_key}/{number}"
+            text = self._call("POST", f"/items?seal={'true' if seal and is_last else 'false'}", body,
+                              {"content-type": "application/x-ndjson", "idempotency-key": name},
+                              timeout=STREAM_SECONDS)
+            reply = json.loads(text)
+            added += reply["added"]
+            duplicates += reply["duplicates"]
+            sealed = reply["sealed"]
+        return PushReport(added, duplicates, sealed)
 
     def seal(self) -> None:
         """Sends what is buffered, and says that no more items come from outside."""
@@ -302,18 +309,17 @@ class Producer:
         finally:
             connection.close()
 
-    def _call(self, method: str, call: str, body: Any = None,
+    def _call(self, method: str, call: str, body: Optional[bytes] = None,
               headers: Optional[dict[str, str]] = None, *, hold: float = 0.0,
               timeout: Optional[float] = None) -> str:
-        """Sends a call until it is answered. A ``body`` that can be called begins a stream."""
+        """Sends a call until it is answered."""
         retry = _Retry(self._patience)
         arrived = False
         with self._lock:
             while True:
                 try:
-                    return self._connection.call(method, self._path + call,
-                                                 body() if callable(body) else body,
-                                                 hold=hold, headers=headers, timeout=timeout)
+                    return self._connection.call(method, self._path + call, body, hold=hold,
+                                                 headers=headers, timeout=timeout)
                 except Unavailable as error:
                     # Whether any try has arrived is what its sender wants to know.
                     arrived = error.arrived = arrived or error.arrived
@@ -344,72 +350,19 @@ class _Retry:
         time.sleep(self._backoff.after(error))
 
 
-class _SourceFailed(Exception):
-    """Keeps an error of the source apart from one of the connection, which is tried again."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class _Lines:
-    """The lines of a stream, which can begin anew."""
-
-    def __init__(self, source: Source, key: Optional[Callable[[Any], str]]) -> None:
-        self._key = key
-        self._source = source
-        self._spool: Optional[IO[bytes]] = None
-        self._rest: Iterator[Any] = iter(())
-        if not callable(source):
-            iterator = iter(source)
-            if iterator is source:
-                self._spool = tempfile.TemporaryFile()
-                self._rest = iterator
-
-    def __enter__(self) -> _Lines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._spool is not None:
-            self._spool.close()
-
-    def begin(self) -> Iterator[bytes]:
-        """Yields chunks of whole lines, from the first on."""
-        chunk: list[bytes] = []
-        size = 0
-        lines = self._lines()
-        while True:
-            try:
-                line = next(lines, None)
-            except Exception as error:
-                raise _SourceFailed(error) from error
-            if line is None:
-                break
-            chunk.append(line)
-            size += len(line)
-            # A chunk for each line would cost a write each.
-            if size >= 1 << 16:
-                yield b"".join(chunk)
-                chunk, size = [], 0
-        if chunk:
-            yield b"".join(chunk)
-
-    def _lines(self) -> Iterator[bytes]:
-        if self._spool is None:
-            source = self._source() if callable(self._source) else self._source
-            for payload in source:
-                yield self._line(payload)
-            return
-        self._spool.seek(0)
-        yield from self._spool
-        for payload in self._rest:
-            line = self._line(payload)
-            self._spool.write(line)
-            yield line
-
-    def _line(self, payload: Any) -> bytes:
-        key = self._key(payload) if self._key is not None else None
-        return new_item(payload, key).encode() + b"\n"
+def _segments(payloads: Iterable[Any],
+              key: Optional[Callable[[Any], str]]) -> Iterator[tuple[bytes, bool]]:
+    """Yields the lines of payloads in segments, and whether it is the last one."""
+    lines: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        if size >= SEGMENT_BYTES:
+            yield b"".join(lines), False
+            lines, size = [], 0
+        line = new_item(payload, key(payload) if key is not None else None).encode() + b"\n"
+        lines.append(line)
+        size += len(line)
+    yield b"".join(lines), True
 
 
 def _lines_of(connection: Connection, path: str) -> Iterator[str]:
