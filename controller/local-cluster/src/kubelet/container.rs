@@ -20,7 +20,7 @@ use super::run::{Exit, Run, Runs};
 use super::status::State;
 use super::supervisor::Spec;
 use super::supervisors::{Link, Start};
-use super::{care, environment, families, images, volumes};
+use super::{care, environment, families, images, quantity, volumes};
 
 /// How often the end of a run of an earlier server is looked for: often at first, for those that end with that server.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
@@ -260,6 +260,7 @@ pub(super) async fn spec(
         bound: config.bound,
         grace: grace(pod),
         processes_max: families::fenced(config.processes_max),
+        memory_max: quantity::memory_max(container),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Kubernetes quantities, as far as `resourceFieldRef` needs them.
+//! Kubernetes quantities, as far as the bounds of containers and `resourceFieldRef` need them.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -38,6 +38,13 @@ pub(super) fn field(
 }
 
 const NANO: i128 = 1_000_000_000;
+
+/// How many bytes of memory the container may have; nothing where it has no bound, and 0 is none.
+pub(super) fn memory_max(container: &Container) -> Option<u64> {
+    let limits = container.resources.as_ref()?.limits.as_ref()?;
+    let bytes = nanos(&limits.get("memory")?.0).ok()? / NANO;
+    u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+}
 
 fn memory_bytes() -> Option<i128> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
