@@ -302,6 +302,7 @@ async fn attend(
     stop: watch::Receiver<Option<Stop>>,
 ) -> Exit {
     let mut line = Vec::new();
+    let _listing = own.life.node.programs.list(own.life.uid(), run);
     let mut farewells = care::farewells(own, stop);
     let mut condemned = pin!(care::look_after(own, since, true));
     let mut is_watched = true;
@@ -329,6 +330,11 @@ async fn attend(
 /// Waits for the end of a run that an earlier server has started.
 async fn attend_found(own: &Own<'_>, run: &Run, stop: watch::Receiver<Option<Stop>>) -> Exit {
     let since = run.started().unwrap_or_else(Timestamp::now);
+    let _listing = own.life.node.programs.list(own.life.uid(), run);
+    if let Some(program) = run.program() {
+        // A server that was killed may not have come to that.
+        families::go_on(&program);
+    }
     let mut farewells = care::farewells(own, stop);
     let mut condemned = pin!(care::look_after(own, since, false));
     let mut is_watched = true;

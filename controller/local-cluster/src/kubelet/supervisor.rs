@@ -13,6 +13,7 @@ mod streams;
 mod wait;
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -24,7 +25,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
@@ -40,6 +41,8 @@ use wait::{drain, now, signal_pipe, wait, wait_for_some};
 
 /// How long a supervisor without a run waits for one.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often processes are stopped that come anew, before all are killed for a first time.
+const SWEEPS_MAX: usize = 16;
 const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
 /// Kubernetes' reason for the end of a container that had more memory than it may.
 const OUT_OF_MEMORY: &str = "OOMKilled";
@@ -117,6 +120,9 @@ struct Supervisor {
 impl Supervisor {
     fn new() -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
+        // A session of its own, which the scheduler gives its share and no more where it groups by session: whatever the program
+        // starts, the server has its turns. Who leads a group already, to become a program, cannot have one.
+        let _ = setsid();
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         control.set_nonblocking(true)?;
@@ -190,7 +196,7 @@ impl Supervisor {
         if !run.claim(&self.own)? {
             return self.reply(&Reply::Taken);
         }
-        let fence = self.fence.get_or_init(Fence::join).as_ref();
+        let fence = self.fence.get_or_init(fence::around).as_ref();
         if let Some(fence) = fence {
             // What is not allowed is what was allowed to the run before.
             let _ = fence.allow(spec.processes_max);
@@ -316,7 +322,7 @@ impl Supervisor {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Err(Errno::ECHILD) => return,
                 Ok(WaitStatus::StillAlive) => {
-                    for pid in descendants(self.own.pid) {
+                    for pid in self.stop_descendants() {
                         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                     }
                     let _ = waitpid(None, None);
@@ -324,5 +330,23 @@ impl Supervisor {
                 _ => {}
             }
         }
+    }
+
+    /// Stops all descendants, again and again until there is no new one: what is stopped starts none, and none of them notices
+    /// that others are gone.
+    fn stop_descendants(&self) -> HashSet<i32> {
+        let mut stopped = HashSet::new();
+        for _ in 0..SWEEPS_MAX {
+            let before = stopped.len();
+            for pid in descendants(self.own.pid) {
+                if stopped.insert(pid) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+                }
+            }
+            if stopped.len() == before {
+                break;
+            }
+        }
+        stopped
     }
 }

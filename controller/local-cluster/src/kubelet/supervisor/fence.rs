@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+const PID_MAX: &str = "/proc/sys/kernel/pid_max";
 /// Where the kernel's control groups are, as every distribution has them.
 const GROUPS: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "gangline-";
@@ -30,7 +33,7 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Makes a group and joins it; nothing where that cannot be done.
-    pub(super) fn join() -> Option<Self> {
+    fn join() -> Option<Self> {
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
         let (home, parent) = places(&own)?;
         let name = format!("{PREFIX}{}", std::process::id());
@@ -70,6 +73,26 @@ impl Fence {
     pub(super) fn members(&self) -> Option<Vec<i32>> {
         let text = fs::read_to_string(self.dir.join(MEMBERS)).ok()?;
         Some(text.lines().filter_map(|pid| pid.parse().ok()).collect())
+    }
+}
+
+/// The group to be in from now on, or what there is instead of one.
+pub(super) fn around() -> Option<Fence> {
+    let fence = Fence::join();
+    if fence.is_none() {
+        leave_some_numbers();
+    }
+    fence
+}
+
+/// Where no group can be made: leaves a quarter of the numbers that the kernel has for processes to others than this user.
+/// Root is not bound by it.
+fn leave_some_numbers() {
+    let text = fs::read_to_string(PID_MAX).unwrap_or_default();
+    let limits = getrlimit(Resource::RLIMIT_NPROC);
+    if let (Ok(numbers), Ok((soft, hard))) = (text.trim().parse::<u64>(), limits) {
+        let max = numbers / 4 * 3;
+        let _ = setrlimit(Resource::RLIMIT_NPROC, soft.min(max), hard.min(max));
     }
 }
 
