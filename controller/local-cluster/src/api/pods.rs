@@ -29,10 +29,47 @@ pub(super) fn default_spec(spec: &mut Value) {
                 default(source, "defaultMode", 0o644);
             }
         }
+        default_fields(&mut volume["downwardAPI"]);
+        for source in items_mut(&mut volume["projected"], "sources") {
+            default_fields(&mut source["downwardAPI"]);
+        }
         // A volume that says nothing else is an empty directory.
         if volume.as_object().is_some_and(|fields| fields.len() == 1) {
             volume["emptyDir"] = json!({});
         }
+    }
+}
+
+/// Fields of the Pod that become files.
+fn default_fields(source: &mut Value) {
+    for item in items_mut(source, "items") {
+        if let Some(field) = item.get_mut("fieldRef") {
+            default(field, "apiVersion", "v1");
+        }
+    }
+}
+
+fn default_probe(probe: &mut Value) {
+    let numbers = [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ];
+    for (key, fallback) in numbers {
+        // Zero is as good as nothing.
+        if probe[key].as_i64().unwrap_or(0) == 0 {
+            probe[key] = fallback.into();
+        }
+    }
+    default_get(probe);
+}
+
+/// What asks over HTTP.
+fn default_get(handler: &mut Value) {
+    if let Some(get) = handler.get_mut("httpGet") {
+        default(get, "path", "/");
+        default(get, "scheme", "HTTP");
     }
 }
 
@@ -45,6 +82,12 @@ fn default_container(container: &mut Value) {
         Some(_) => "IfNotPresent",
     };
     default(container, "imagePullPolicy", pull);
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        container.get_mut(probe).map(default_probe);
+    }
+    for hook in ["/lifecycle/postStart", "/lifecycle/preStop"] {
+        container.pointer_mut(hook).map(default_get);
+    }
     for port in items_mut(container, "ports") {
         default(port, "protocol", "TCP");
     }

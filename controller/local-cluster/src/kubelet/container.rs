@@ -63,6 +63,9 @@ pub(super) async fn follow(
         let exit = own.run(&mut stop).await?;
         let exit = explain(own.container, &own.runs.get(own.number), exit);
         own.show(State::Ended(exit.clone()));
+        if let (Some("StartError"), Some(why)) = (exit.reason.as_deref(), &exit.message) {
+            life.warn("Failed", &format!("Error: {why}"));
+        }
         if !policy.again(&exit) || stop.borrow().is_some() {
             return Some(exit);
         }
@@ -80,6 +83,14 @@ pub(super) async fn follow(
                 )),
             };
             life.show(place, waiting, Some(exit.clone()), own.number);
+            let name = &own.container.name;
+            life.warn(
+                "BackOff",
+                &format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    life.full_name()
+                ),
+            );
             tokio::select! {
                 () = tokio::time::sleep(left) => {}
                 _ = stop.wait_for(Option::is_some) => {
