@@ -17,7 +17,7 @@ mod log_file;
 mod logs;
 mod pod;
 mod probe;
-mod quantity;
+pub(crate) mod quantity;
 mod refuse;
 mod run;
 mod status;

@@ -55,8 +55,12 @@ fn memory_bytes() -> Option<i128> {
     Some(kibibytes * 1024)
 }
 
-/// A quantity in billionths of its unit.
-fn nanos(text: &str) -> Result<i128, String> {
+/// A quantity in billionths of its unit; one below zero is none here.
+///
+/// # Errors
+///
+/// When the text is no quantity.
+pub(crate) fn nanos(text: &str) -> Result<i128, String> {
     let wrong = || format!("invalid quantity: {text:?}");
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
