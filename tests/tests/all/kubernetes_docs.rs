@@ -188,12 +188,20 @@ async fn the_fine_work_queue_with_redis_runs_as_it_stands() {
     }
 }
 
+/// The file, what to add, the exit code, the lines of its output in order, and what is said of its end.
+type Original = (
+    &'static str,
+    &'static [&'static str],
+    i32,
+    Vec<&'static str>,
+    &'static str,
+);
+
 #[tokio::test]
 async fn the_manifests_of_the_documentation_run_as_they_stand() {
     let policy = "PodFailurePolicy: Container main for pod default/";
     let indexes = "FailedIndexes: Job has failed indexes";
-    // The file, what to add, the exit code, the lines of its output in order, and what is said of its end.
-    let table: [(&str, &[&str], i32, Vec<&str>, &str); 8] = [
+    let table: [Original; 8] = [
         (
             "controllers/job-backoff-limit-per-index-example.yaml",
             &[],
@@ -252,7 +260,7 @@ async fn the_manifests_of_the_documentation_run_as_they_stand() {
         match file {
             // What the sidecar sees of its file depends on who is first.
             "application/job/job-sidecar.yaml" => {
-                assert!(out.iter().all(|line| line.starts_with("[logshipper] ")))
+                assert!(out.iter().all(|line| line.starts_with("[logshipper] ")));
             }
             "controllers/job.yaml" => assert!(
                 left.stdout.starts_with("3.14159265358979"),
