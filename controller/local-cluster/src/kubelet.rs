@@ -17,7 +17,7 @@ mod log_file;
 mod logs;
 mod pod;
 mod probe;
-mod quantity;
+pub(crate) mod quantity;
 mod refuse;
 mod run;
 mod status;
@@ -42,7 +42,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use back_off::BackOff;
-use families::Families;
+use families::{Families, Programs};
 pub use identity::Identity;
 pub(crate) use identity::boot_id;
 pub use images::{Image, Images, ImagesError, read_images};
@@ -165,6 +165,7 @@ struct Node {
     supervisors: Supervisors,
     /// Who is whose child, whenever a Pod might have too many processes.
     families: watch::Sender<Arc<Families>>,
+    programs: Programs,
 }
 
 /// Runs the Pods of this node.
@@ -183,6 +184,7 @@ impl Kubelet {
                 api,
                 supervisors,
                 families: watch::Sender::default(),
+                programs: Programs::default(),
             }),
         }
     }
@@ -193,7 +195,11 @@ impl Kubelet {
         let mut tasks = JoinSet::new();
         let mut events = self.node.api.watch();
         let max = self.node.config.processes_max;
-        let mut look = pin!(families::look(max, self.node.families.clone()));
+        let mut look = pin!(families::look(
+            max,
+            &self.node.programs,
+            self.node.families.clone()
+        ));
         loop {
             let event = tokio::select! {
                 () = shutdown.cancelled() => break,

@@ -1,6 +1,7 @@
 //! The one node: its object, and the Pods on it as the kubelet sees and reports them.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 
@@ -209,6 +210,12 @@ impl PodApi for NodePods {
         async { Ok(()) }.boxed()
     }
 
+    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        if let Err(error) = write_warning(&self.0, pod, reason, message) {
+            tracing::warn!(%error, reason, "an event of a Pod was not written: {message}");
+        }
+    }
+
     fn config(
         &self,
         namespace: &str,
@@ -310,6 +317,37 @@ fn write_status(store: &Store, pod: &Pod, status: &PodStatus) -> io::Result<()> 
     written
         .map(drop)
         .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Writes an event, or counts up the one that says the same of this Pod.
+fn write_warning(store: &Store, pod: &Pod, reason: &str, message: &str) -> Result<()> {
+    let (namespace, name, uid) = place(pod);
+    let mut hasher = DefaultHasher::new();
+    (uid, reason, message).hash(&mut hasher);
+    let event_name = format!("{name}.{:016x}", hasher.finish());
+    let known = store.get(Resource::Events, namespace, &event_name);
+    let counted = known.and_then(|known| {
+        let at = (Resource::Events, namespace, event_name.as_str());
+        change_own(store, at, known.uid(), |event| {
+            event["count"] = (event["count"].as_i64().unwrap_or(1) + 1).into();
+            event["lastTimestamp"] = time().into();
+            true
+        })
+    });
+    if counted.is_some() {
+        return Ok(());
+    }
+    let event = json!({
+        "metadata": { "name": event_name },
+        "involvedObject": {
+            "apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid,
+        },
+        "type": "Warning", "reason": reason, "message": message, "count": 1,
+        "source": { "component": "kubelet", "host": NODE_NAME },
+        "reportingComponent": "kubelet", "reportingInstance": NODE_NAME,
+        "firstTimestamp": time(), "lastTimestamp": time(),
+    });
+    create_own(store, Resource::Events, Some(namespace), &event).map(drop)
 }
 
 /// Conditions that others have written stay.

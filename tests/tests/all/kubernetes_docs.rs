@@ -1,4 +1,7 @@
 //! The work queues of the Kubernetes documentation, and Gangline's own beside them.
+//!
+//! The manifests of `examples/` ask for what those of the documentation ask for, in words of our own. Whoever has a checkout of
+//! github.com/kubernetes/website names it in `GANGLINE_KUBERNETES_DOCS`, and its own manifests are run as well.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,6 +23,14 @@ const FRUIT: [&str; 8] = [
 fn examples(folder: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap().join("examples").join(folder)
+}
+
+/// A manifest of the documentation by its path in `content/en/examples`, where there is a checkout.
+fn original(path: &str) -> Option<String> {
+    let checkout = PathBuf::from(std::env::var_os("GANGLINE_KUBERNETES_DOCS")?);
+    let path = checkout.join("content/en/examples").join(path);
+    assert!(path.exists(), "{} is not there", path.display());
+    Some(path.to_str().unwrap().to_owned())
 }
 
 /// Runs a manifest where it lies, as its README says.
@@ -140,15 +151,21 @@ async fn the_coarse_work_queue_with_rabbitmq_runs_as_it_stands() {
         eprintln!("SKIPPED: no rabbitmq-server and amqp-tools here; apt-get install brings them");
         return;
     };
-    for item in FRUIT {
-        let publish = ["-r", "job1", "-p", "-b", item];
-        assert_eq!(rabbit.client("amqp-publish", &publish).await, Some(true));
-    }
     let address = rabbit.url.rsplit_once('@').unwrap().1;
     let images = images(rabbit.dir.path(), "127.0.0.1:5672", address);
-    let left = run_file("kubernetes-queues", "coarse.yaml", &["--images", &images]).await;
-    check_fruit(&left, "Processing ");
-    assert_eq!(left.stdout.lines().count(), FRUIT.len(), "{}", left.stdout);
+    let theirs = original("application/job/rabbitmq/job.yaml");
+    for manifest in [Some("coarse.yaml"), theirs.as_deref()]
+        .into_iter()
+        .flatten()
+    {
+        for item in FRUIT {
+            let publish = ["-r", "job1", "-p", "-b", item];
+            assert_eq!(rabbit.client("amqp-publish", &publish).await, Some(true));
+        }
+        let left = run_file("kubernetes-queues", manifest, &["--images", &images]).await;
+        check_fruit(&left, "Processing ");
+        assert_eq!(left.stdout.lines().count(), FRUIT.len(), "{}", left.stdout);
+    }
 }
 
 #[tokio::test]
@@ -157,18 +174,109 @@ async fn the_fine_work_queue_with_redis_runs_as_it_stands() {
         return;
     }
     let redis = TestRedis::start(Keeping::Memory);
-    let push = [&["RPUSH", "job2"], FRUIT.as_slice()].concat();
-    assert_eq!(redis.ask(&push).trim(), "8");
     let dir = tempfile::tempdir().unwrap();
     let images = images(dir.path(), "redis://127.0.0.1:6379", &redis.url);
-    let left = run_file("kubernetes-queues", "fine.yaml", &["--images", &images]).await;
-    check_fruit(&left, "Working on ");
-    assert!(
-        left.stdout.contains("Queue empty, exiting"),
-        "{}",
-        left.stdout
-    );
-    assert_eq!(redis.ask(&["DBSIZE"]).trim(), "0");
+    let theirs = original("application/job/redis/job.yaml");
+    for manifest in [Some("fine.yaml"), theirs.as_deref()].into_iter().flatten() {
+        let push = [&["RPUSH", "job2"], FRUIT.as_slice()].concat();
+        assert_eq!(redis.ask(&push).trim(), "8");
+        let left = run_file("kubernetes-queues", manifest, &["--images", &images]).await;
+        check_fruit(&left, "Working on ");
+        let out = &left.stdout;
+        assert!(out.contains("Queue empty, exiting"), "{out}");
+        assert_eq!(redis.ask(&["DBSIZE"]).trim(), "0");
+    }
+}
+
+/// The file, what to add, the exit code, the lines of its output in order, and what is said of its end.
+type Original = (
+    &'static str,
+    &'static [&'static str],
+    i32,
+    Vec<&'static str>,
+    &'static str,
+);
+
+#[tokio::test]
+async fn the_manifests_of_the_documentation_run_as_they_stand() {
+    let policy = "PodFailurePolicy: Container main for pod default/";
+    let indexes = "FailedIndexes: Job has failed indexes";
+    let table: [Original; 8] = [
+        (
+            "controllers/job-backoff-limit-per-index-example.yaml",
+            &[],
+            1,
+            vec!["Hello world"; 15],
+            indexes,
+        ),
+        (
+            "controllers/job-backoff-limit-per-index-failindex.yaml",
+            &[],
+            1,
+            vec![],
+            indexes,
+        ),
+        (
+            "controllers/job-pod-failure-policy-example.yaml",
+            &[],
+            1,
+            vec!["Hello world!"; 3],
+            policy,
+        ),
+        (
+            "controllers/job-success-policy.yaml",
+            &["-j", "3"],
+            0,
+            vec![],
+            "",
+        ),
+        (
+            "application/job/indexed-job.yaml",
+            &[],
+            0,
+            vec!["oof", "rab", "xuq", "zab", "zyx"],
+            "",
+        ),
+        (
+            "application/job/indexed-job-vol.yaml",
+            &[],
+            0,
+            vec!["0", "1", "2", "3", "4"],
+            "",
+        ),
+        ("application/job/job-sidecar.yaml", &[], 0, vec![], ""),
+        ("controllers/job.yaml", &[], 0, vec![], ""),
+    ];
+    if original(table[0].0).is_none() {
+        eprintln!("SKIPPED: GANGLINE_KUBERNETES_DOCS names no checkout of kubernetes/website");
+        return;
+    }
+    for (file, more, code, lines, said) in table {
+        let left = run_file(".", &original(file).unwrap(), more).await;
+        assert_eq!(left.code, Some(code), "{file}: {}", left.stderr);
+        assert!(left.stderr.contains(said), "{file}: {}", left.stderr);
+        let mut out: Vec<&str> = left.stdout.lines().collect();
+        out.sort_unstable();
+        match file {
+            // What the sidecar sees of its file depends on who is first.
+            "application/job/job-sidecar.yaml" => {
+                assert!(out.iter().all(|line| line.starts_with("[logshipper] ")));
+            }
+            "controllers/job.yaml" => assert!(
+                left.stdout.starts_with("3.14159265358979"),
+                "{}",
+                left.stdout
+            ),
+            _ => assert_eq!(out, lines, "{file}"),
+        }
+    }
+    let template = original("application/job/job-tmpl.yaml").unwrap();
+    let text = std::fs::read_to_string(template).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("job-apple.yaml");
+    std::fs::write(&file, text.replace("$ITEM", "apple")).unwrap();
+    let left = run_file(".", file.to_str().unwrap(), &[]).await;
+    assert_eq!(left.stdout, "Processing item apple\n", "{}", left.stderr);
 }
 
 #[tokio::test]

@@ -79,7 +79,8 @@ async fn a_job_past_its_deadline_ends_its_pods_and_fails() {
     );
     let left = run_job("{}", &spec, &[]).await;
     assert_eq!(left.code, Some(1));
-    assert_eq!(left.stdout, "begun\n");
+    // On a busy machine the second may be over before the shell has come to its first word.
+    assert!(["", "begun\n"].contains(&&*left.stdout), "{}", left.stdout);
     assert!(left.stderr.contains("DeadlineExceeded"), "{}", left.stderr);
 }
 

@@ -80,6 +80,7 @@ impl Running {
             pods: pods.clone(),
             selector: selector.clone(),
             logs,
+            has_one_pod: job.spec.parallelism == Some(1) && job.spec.completions == Some(1),
             followed: HashMap::new(),
             lost: HashSet::new(),
             followers: JoinSet::new(),
@@ -199,6 +200,8 @@ struct PodWatch {
     pods: Api<Pod>,
     selector: String,
     logs: Logs,
+    /// Its log is nobody else's to be told from.
+    has_one_pod: bool,
     /// By the Pod's uid and the container's name.
     followed: HashMap<(String, String), Followed>,
     lost: HashSet<String>,
@@ -246,8 +249,8 @@ impl PodWatch {
         while self.followers.join_next().await.is_some() {}
     }
 
-    /// Shows what all containers of a Pod write: that of its one main container as it is, else each line
-    /// with the container's name before it.
+    /// Shows what all containers of a Pod write: that of its one main container as it is, or in whole lines where there
+    /// are several Pods; else each line with the container's name before it.
     fn show_starts(&mut self, pod: &Pod) {
         let sidecars: Vec<&str> = pod.sidecars().collect();
         for container in &pod.status.init_container_statuses {
@@ -313,6 +316,7 @@ impl PodWatch {
             pod: pod.to_owned(),
             container: container.to_owned(),
             is_named,
+            is_alone: self.has_one_pod,
             logs: self.logs,
         };
         let guard = ended.clone().drop_guard();

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::job::Logs;
 use crate::output;
 
-/// How much of a line is waited for before it is cut, where its container is named before it.
+/// How much of a line is waited for before it is cut, where lines are kept whole.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// The logs of one container, a start after the other.
@@ -20,6 +20,8 @@ pub(super) struct Log {
     pub(super) container: String,
     /// Its name stands before each line.
     pub(super) is_named: bool,
+    /// Nobody else writes, so that the bytes can go out as they are.
+    pub(super) is_alone: bool,
     pub(super) logs: Logs,
 }
 
@@ -62,7 +64,11 @@ impl Log {
         let request = http::Request::get(path).body(Vec::new());
         let request = request.map_err(kube::Error::HttpError)?;
         let mut text = Box::pin(self.client.request_stream(request).await?);
-        let mut lines = Lines::new(self.is_named.then_some(&*self.container));
+        let mut lines = match (self.is_named, self.is_alone) {
+            (true, _) => Lines::of(&self.container),
+            (false, true) => Lines::raw(),
+            (false, false) => Lines::whole(),
+        };
         let mut chunk = vec![0; 1 << 14];
         let mut is_shown = false;
         loop {
@@ -112,22 +118,33 @@ impl Log {
     }
 }
 
-/// Puts the name of a container before each of its lines, so that lines of several can be told apart.
+/// Keeps lines whole and puts the name of their container before each, so that lines of several can be told apart.
 struct Lines {
+    /// Nothing where bytes are bytes.
     prefix: Option<String>,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
 }
 
 impl Lines {
-    fn new(container: Option<&str>) -> Self {
-        Self {
-            prefix: container.map(|name| format!("[{name}] ")),
-            begun: Vec::new(),
-        }
+    fn of(container: &str) -> Self {
+        Self::with(Some(format!("[{container}] ")))
     }
 
-    /// What can be written after these bytes have come: whole lines, or without a name the bytes as they are.
+    fn whole() -> Self {
+        Self::with(Some(String::new()))
+    }
+
+    fn raw() -> Self {
+        Self::with(None)
+    }
+
+    fn with(prefix: Option<String>) -> Self {
+        let begun = Vec::new();
+        Self { prefix, begun }
+    }
+
+    /// What can be written after these bytes have come.
     fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         let Some(prefix) = &self.prefix else {
             return bytes.to_vec();
@@ -160,8 +177,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(container: Option<&str>, pieces: &[&str], expected: &str) {
-        let mut lines = Lines::new(container);
+    fn check(mut lines: Lines, pieces: &[&str], expected: &str) {
         let mut out: Vec<u8> = pieces
             .iter()
             .flat_map(|piece| lines.take(piece.as_bytes()))
@@ -173,13 +189,23 @@ mod tests {
     #[test]
     fn each_whole_line_has_the_name_of_its_container() {
         check(
-            Some("a"),
+            Lines::of("a"),
             &["on", "e\ntwo\n\nth", "ree"],
             "[a] one\n[a] two\n[a] \n[a] three\n",
         );
-        check(Some("a"), &[], "");
-        check(None, &["on", "e\ntwo"], "one\ntwo");
+        check(Lines::of("a"), &[], "");
         let long = "x".repeat(LINE_BYTES_MAX);
-        check(Some("a"), &[&long, "y\n"], &format!("[a] {long}\n[a] y\n"));
+        check(
+            Lines::of("a"),
+            &[&long, "y\n"],
+            &format!("[a] {long}\n[a] y\n"),
+        );
+    }
+
+    #[test]
+    fn lines_of_several_pods_are_whole_and_bytes_of_one_are_as_they_are() {
+        check(Lines::whole(), &["on", "e\ntwo"], "one\ntwo\n");
+        check(Lines::whole(), &[], "");
+        check(Lines::raw(), &["on", "e\ntwo"], "one\ntwo");
     }
 }

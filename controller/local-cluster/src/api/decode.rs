@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{ApiError, Result};
 use super::messages::{Message, Scalar, Type, message, written};
+use crate::kubelet::quantity;
 use crate::objects::resource::Resource;
 
 /// Levels of the one part of objects that has no form of its own. Types have some 20; what is kept must
@@ -231,6 +232,9 @@ impl<'a> Reader<'a> {
                 },
                 value,
             ),
+            ("Quantity", Value::String(text)) if !is_quantity(text) => {
+                Err(self.invalid(QUANTITY_RULE))
+            }
             ("Quantity" | "IntOrString", Value::String(_)) => Ok(value.clone()),
             ("FieldsV1", Value::Object(_)) if has_levels(value, FIELDS_LEVELS_MAX) => {
                 Ok(value.clone())
@@ -325,6 +329,13 @@ fn go_type(scalar: Scalar) -> String {
         Scalar::Message("IntOrString") => "intstr.IntOrString".into(),
         Scalar::Message(name) => format!("v1.{name}"),
     }
+}
+
+const QUANTITY_RULE: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+fn is_quantity(text: &str) -> bool {
+    quantity::nanos(text.strip_prefix(['+', '-']).unwrap_or(text)).is_ok()
 }
 
 #[cfg(test)]

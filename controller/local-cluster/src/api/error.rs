@@ -68,6 +68,11 @@ impl Cause {
         )
     }
 
+    pub(crate) fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        let message = format!("Not found: {value}");
+        Self::new("FieldValueNotFound", field, message)
+    }
+
     pub(crate) fn too_long(field: impl Into<String>, bytes_max: usize) -> Self {
         let message = format!("Too long: may not be more than {bytes_max} bytes");
         Self::new("FieldValueTooLong", field, message)

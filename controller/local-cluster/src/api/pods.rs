@@ -1,11 +1,14 @@
 //! Pods: their defaults, the one node that they all go to, and what of them may change.
 
+mod validate;
+
 use serde_json::{Value, json};
 
-use super::error::Cause;
 use super::write::time;
 use crate::node::NODE_NAME;
 use crate::objects::{field, items_mut};
+
+pub(super) use validate::{validate_create, validate_spec, validate_update};
 
 fn default(value: &mut Value, key: &str, fallback: impl Into<Value>) {
     if value[key].is_null() {
@@ -29,10 +32,47 @@ pub(super) fn default_spec(spec: &mut Value) {
                 default(source, "defaultMode", 0o644);
             }
         }
+        default_fields(&mut volume["downwardAPI"]);
+        for source in items_mut(&mut volume["projected"], "sources") {
+            default_fields(&mut source["downwardAPI"]);
+        }
         // A volume that says nothing else is an empty directory.
         if volume.as_object().is_some_and(|fields| fields.len() == 1) {
             volume["emptyDir"] = json!({});
         }
+    }
+}
+
+/// Fields of the Pod that become files.
+fn default_fields(source: &mut Value) {
+    for item in items_mut(source, "items") {
+        if let Some(field) = item.get_mut("fieldRef") {
+            default(field, "apiVersion", "v1");
+        }
+    }
+}
+
+fn default_probe(probe: &mut Value) {
+    let numbers = [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ];
+    for (key, fallback) in numbers {
+        // Zero is as good as nothing.
+        if probe[key].as_i64().unwrap_or(0) == 0 {
+            probe[key] = fallback.into();
+        }
+    }
+    default_get(probe);
+}
+
+/// What asks over HTTP.
+fn default_get(handler: &mut Value) {
+    if let Some(get) = handler.get_mut("httpGet") {
+        default(get, "path", "/");
+        default(get, "scheme", "HTTP");
     }
 }
 
@@ -45,6 +85,12 @@ fn default_container(container: &mut Value) {
         Some(_) => "IfNotPresent",
     };
     default(container, "imagePullPolicy", pull);
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        container.get_mut(probe).map(default_probe);
+    }
+    for hook in ["/lifecycle/postStart", "/lifecycle/preStop"] {
+        container.pointer_mut(hook).map(default_get);
+    }
     for port in items_mut(container, "ports") {
         default(port, "protocol", "TCP");
     }
@@ -111,96 +157,4 @@ fn schedule(pod: &mut Value) {
         .filter(|other| other["type"] != "PodScheduled");
     let others: Vec<Value> = others.chain([condition]).collect();
     pod["status"]["conditions"] = others.into();
-}
-
-pub(super) fn validate_create(pod: &Value) -> Vec<Cause> {
-    let mut causes = validate_spec(&pod["spec"], "spec");
-    let policy = field(pod, "spec.restartPolicy");
-    let known = ["Always", "OnFailure", "Never"];
-    if !known.contains(&policy) {
-        causes.push(Cause::not_supported("spec.restartPolicy", policy, &known));
-    }
-    causes
-}
-
-/// Judges what the kubelet relies on, in a Pod and in a template.
-pub(super) fn validate_spec(spec: &Value, path: &str) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let list = |key: &str| spec[key].as_array().map(Vec::as_slice).unwrap_or_default();
-    if list("containers").is_empty() {
-        causes.push(Cause::required(format!("{path}.containers"), ""));
-    }
-    let mut names = Vec::new();
-    for key in ["initContainers", "containers"] {
-        for (position, container) in list(key).iter().enumerate() {
-            let at = format!("{path}.{key}[{position}]");
-            let name = container["name"].as_str().unwrap_or_default();
-            if name.is_empty() {
-                causes.push(Cause::required(format!("{at}.name"), ""));
-            } else if !super::strategy::is_dns_label(name) {
-                let why = super::strategy::LABEL_RULE;
-                causes.push(Cause::invalid(format!("{at}.name"), &json!(name), why));
-            } else if names.contains(&name) {
-                causes.push(Cause::duplicate(format!("{at}.name"), &json!(name)));
-            }
-            names.push(name);
-            if container["image"].as_str().unwrap_or_default().is_empty() {
-                causes.push(Cause::required(format!("{at}.image"), ""));
-            }
-        }
-    }
-    if spec["activeDeadlineSeconds"]
-        .as_i64()
-        .is_some_and(|seconds| seconds < 1)
-    {
-        let why = "must be between 1 and 2147483647, inclusive";
-        let field = format!("{path}.activeDeadlineSeconds");
-        causes.push(Cause::invalid(field, &spec["activeDeadlineSeconds"], why));
-    }
-    if spec["terminationGracePeriodSeconds"]
-        .as_i64()
-        .is_some_and(|seconds| seconds < 0)
-    {
-        let why = "must be greater than or equal to 0";
-        let field = format!("{path}.terminationGracePeriodSeconds");
-        causes.push(Cause::invalid(
-            field,
-            &spec["terminationGracePeriodSeconds"],
-            why,
-        ));
-    }
-    causes
-}
-
-pub(super) fn validate_update(before: &Value, new: &Value) -> Vec<Cause> {
-    let mut causes = validate_create(new);
-    if fixed(&before["spec"]) != fixed(&new["spec"]) {
-        let why = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-        causes.push(Cause::forbidden("spec", why));
-    }
-    causes
-}
-
-/// The part of a spec that may not change.
-fn fixed(spec: &Value) -> Value {
-    let mut spec = spec.clone();
-    if let Some(fields) = spec.as_object_mut() {
-        for key in [
-            "activeDeadlineSeconds",
-            "tolerations",
-            "schedulingGates",
-            "nodeName",
-        ] {
-            fields.remove(key);
-        }
-    }
-    for list in ["initContainers", "containers"] {
-        for container in items_mut(&mut spec, list) {
-            if let Some(fields) = container.as_object_mut() {
-                fields.remove("image");
-                fields.remove("imagePullPolicy");
-            }
-        }
-    }
-    spec
 }

@@ -16,6 +16,9 @@ const LABEL_BYTES_MAX: usize = 63;
 pub(super) const LABEL_RULE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
+const KEY_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
 /// Whether a text may be a label of a host name.
 pub(crate) fn is_dns_label(name: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -40,8 +43,53 @@ pub(crate) fn is_dns_subdomain(name: &str) -> bool {
     }
 }
 
-/// Judges an object's own name.
+/// Whether a text may be the name of a label, an annotation or a condition.
+pub(super) fn is_qualified_name(text: &str) -> bool {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    prefix.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_value(name)
+}
+
+fn is_label_value(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() <= LABEL_BYTES_MAX
+        && bytes.first().is_none_or(u8::is_ascii_alphanumeric)
+        && bytes.last().is_none_or(u8::is_ascii_alphanumeric)
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+}
+
+/// Judges an object's own name, labels and annotations.
 pub(crate) fn validate_metadata(resource: Resource, value: &Value) -> Vec<Cause> {
+    let mut causes = validate_name(resource, value);
+    causes.extend(validate_labels(&value["metadata"], "metadata"));
+    causes
+}
+
+/// Judges labels and annotations, of an object or of a template.
+pub(super) fn validate_labels(metadata: &Value, path: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let mut check = |map: &str, are_labels: bool| {
+        let field = format!("{path}.{map}");
+        for (key, value) in metadata[map].as_object().into_iter().flatten() {
+            if !is_qualified_name(key) {
+                causes.push(Cause::invalid(&*field, &json!(key), KEY_RULE));
+            }
+            let is_label = value.as_str().is_none_or(is_label_value);
+            if are_labels && !is_label {
+                causes.push(Cause::invalid(&*field, value, VALUE_RULE));
+            }
+        }
+    };
+    check("labels", true);
+    check("annotations", false);
+    causes
+}
+
+fn validate_name(resource: Resource, value: &Value) -> Vec<Cause> {
     let name = text(value, "name");
     if name.is_empty() {
         return vec![Cause::required(

@@ -139,17 +139,14 @@ async fn watch_over(
         );
     }
     let fatal = |what: &str, probe: &Probe, why: String| {
-        let text = format!(
-            "Container {} failed {what} probe, will be restarted: {why}",
-            container.name
-        );
+        let text = format!("{what} probe failed: {why}");
         let seconds = probe.termination_grace_period_seconds.unwrap_or(seconds);
         ("Unhealthy", text, seconds)
     };
     if let Some(startup) = &container.startup_probe
         && let Err(why) = answers(own, startup, Some).await
     {
-        return fatal("startup", startup, why);
+        return fatal("Startup", startup, why);
     }
     show(true, container.readiness_probe.is_none());
     let readiness = async {
@@ -173,7 +170,7 @@ async fn watch_over(
     let liveness = async {
         match &container.liveness_probe {
             None => std::future::pending().await,
-            Some(probe) => fatal("liveness", probe, answers(own, probe, Result::err).await),
+            Some(probe) => fatal("Liveness", probe, answers(own, probe, Result::err).await),
         }
     };
     tokio::select! {

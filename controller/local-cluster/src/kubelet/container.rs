@@ -20,7 +20,7 @@ use super::run::{Exit, Run, Runs};
 use super::status::State;
 use super::supervisor::Spec;
 use super::supervisors::{Link, Start};
-use super::{care, environment, families, images, volumes};
+use super::{care, environment, families, images, quantity, volumes};
 
 /// How often the end of a run of an earlier server is looked for: often at first, for those that end with that server.
 const POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
@@ -63,6 +63,9 @@ pub(super) async fn follow(
         let exit = own.run(&mut stop).await?;
         let exit = explain(own.container, &own.runs.get(own.number), exit);
         own.show(State::Ended(exit.clone()));
+        if let (Some("StartError"), Some(why)) = (exit.reason.as_deref(), &exit.message) {
+            life.warn("Failed", &format!("Error: {why}"));
+        }
         if !policy.again(&exit) || stop.borrow().is_some() {
             return Some(exit);
         }
@@ -80,6 +83,14 @@ pub(super) async fn follow(
                 )),
             };
             life.show(place, waiting, Some(exit.clone()), own.number);
+            let name = &own.container.name;
+            life.warn(
+                "BackOff",
+                &format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    life.full_name()
+                ),
+            );
             tokio::select! {
                 () = tokio::time::sleep(left) => {}
                 _ = stop.wait_for(Option::is_some) => {
@@ -260,6 +271,7 @@ pub(super) async fn spec(
         bound: config.bound,
         grace: grace(pod),
         processes_max: families::fenced(config.processes_max),
+        memory_max: quantity::memory_max(container),
     })
 }
 
@@ -301,6 +313,7 @@ async fn attend(
     stop: watch::Receiver<Option<Stop>>,
 ) -> Exit {
     let mut line = Vec::new();
+    let _listing = own.life.node.programs.list(own.life.uid(), run);
     let mut farewells = care::farewells(own, stop);
     let mut condemned = pin!(care::look_after(own, since, true));
     let mut is_watched = true;
@@ -328,6 +341,11 @@ async fn attend(
 /// Waits for the end of a run that an earlier server has started.
 async fn attend_found(own: &Own<'_>, run: &Run, stop: watch::Receiver<Option<Stop>>) -> Exit {
     let since = run.started().unwrap_or_else(Timestamp::now);
+    let _listing = own.life.node.programs.list(own.life.uid(), run);
+    if let Some(program) = run.program() {
+        // A server that was killed may not have come to that.
+        families::go_on(&program);
+    }
     let mut farewells = care::farewells(own, stop);
     let mut condemned = pin!(care::look_after(own, since, false));
     let mut is_watched = true;

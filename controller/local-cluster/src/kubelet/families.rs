@@ -4,16 +4,19 @@
 //! No resource limit of the kernel does that: those on processes count by user, and not at all for root.
 //! Control groups do (`supervisor/fence.rs`), but want rights that a user may not have. So somebody looks, too.
 //! As long as the whole machine has fewer processes than one Pod may have, that is one line of `/proc` for all Pods.
+//! When they become many at once, counting them is too slow: programs are held until it is known whose they are.
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 
-use super::identity::Stat;
+use super::identity::{Identity, Stat};
+use super::run::Run;
 
 /// Processes that a Pod may have, unless the kubelet is told otherwise. More than any program needs that
 /// means well, and an eighth of what the kernel has numbers for by default (32,768).
@@ -26,8 +29,89 @@ pub(super) fn fenced(max: usize) -> usize {
 
 /// How often the machine is looked at. A shell starts some hundred processes in that time.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// After how many looks the processes are counted again though they have hardly become more.
-const LOOKS_MAX: u32 = 50;
+/// How often while processes become more.
+const LOOK_QUICKLY: Duration = Duration::from_millis(10);
+/// How long the processes are not counted again when they have hardly become more.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+/// The programs that run, so that they can be held without asking anybody.
+#[derive(Debug, Default)]
+pub(super) struct Programs(Mutex<Listed>);
+
+#[derive(Debug, Default)]
+struct Listed {
+    last: u64,
+    /// The Pod's uid and the run, by an arbitrary number.
+    runs: HashMap<u64, (String, Run)>,
+}
+
+/// A program is listed for as long as this lives.
+pub(super) struct Listing<'a>(&'a Programs, u64);
+
+impl Drop for Listing<'_> {
+    fn drop(&mut self) {
+        self.0.listed().runs.remove(&self.1);
+    }
+}
+
+impl Programs {
+    pub(super) fn list(&self, uid: &str, run: &Run) -> Listing<'_> {
+        let mut listed = self.listed();
+        listed.last += 1;
+        let number = listed.last;
+        listed.runs.insert(number, (uid.to_owned(), run.clone()));
+        Listing(self, number)
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the process groups of all programs: whatever starts more processes in its own group starts none then.
+    fn hold(&self) -> Vec<Held> {
+        let listed = self.listed();
+        let running = listed.runs.values().filter_map(|(uid, run)| {
+            let program = run.program().filter(Identity::alive)?;
+            killpg(Pid::from_raw(program.pid), Signal::SIGSTOP).ok()?;
+            Some(Held {
+                uid: uid.clone(),
+                supervisor: run.supervisor()?.pid,
+                program,
+            })
+        });
+        running.collect()
+    }
+}
+
+/// A program that has been stopped.
+struct Held {
+    uid: String,
+    supervisor: i32,
+    program: Identity,
+}
+
+/// Lets go on what belongs to no Pod with more than `max` processes; who has more is ended as it is.
+fn release(held: &[Held], families: &Families, max: usize) {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for one in held {
+        *counts.entry(&one.uid).or_default() += families.descendants([one.supervisor]);
+    }
+    for one in held {
+        if counts
+            .get(one.uid.as_str())
+            .is_none_or(|count| *count <= max)
+        {
+            go_on(&one.program);
+        }
+    }
+}
+
+/// Has a program go on that may have been held.
+pub(super) fn go_on(program: &Identity) {
+    if program.alive() {
+        let _ = killpg(Pid::from_raw(program.pid), Signal::SIGCONT);
+    }
+}
 
 /// Who is whose child, at one moment.
 #[derive(Debug, Default)]
@@ -60,24 +144,37 @@ impl Families {
 }
 
 /// Tells of all processes whenever a Pod might have more than `max`; does not end.
-pub(super) async fn look(max: usize, families: watch::Sender<Arc<Families>>) {
-    let mut interval = tokio::time::interval(LOOK_EVERY);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut counted, mut looks) = (0, 0);
+pub(super) async fn look(max: usize, programs: &Programs, families: watch::Sender<Arc<Families>>) {
+    let (mut before, mut counted) = (all_tasks(), 0);
+    let mut unseen = Duration::ZERO;
+    let mut pause = LOOK_EVERY;
     loop {
-        interval.tick().await;
-        looks += 1;
+        tokio::time::sleep(pause).await;
+        unseen += pause;
+        let all = all_tasks();
+        let grown = all.saturating_sub(before);
+        before = all;
+        pause = if grown > max / 64 {
+            LOOK_QUICKLY
+        } else {
+            LOOK_EVERY
+        };
         if families.receiver_count() == 0 {
             continue;
         }
-        let all = all_tasks();
         // On a machine with many of them, only what comes on top of those that were counted is news.
-        let is_news = all >= counted + max / 8 || looks >= LOOKS_MAX;
+        let is_news = all >= counted + max / 8 || unseen >= COUNT_EVERY;
         if all <= max || !is_news {
             continue;
         }
-        (counted, looks) = (all, 0);
+        (counted, unseen) = (all, Duration::ZERO);
+        let held = if grown > max / 16 {
+            programs.hold()
+        } else {
+            Vec::new()
+        };
         if let Ok(now) = tokio::task::spawn_blocking(Families::now).await {
+            release(&held, &now, max);
             families.send_replace(Arc::new(now));
         }
     }

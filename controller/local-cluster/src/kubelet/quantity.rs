@@ -1,4 +1,4 @@
-//! Kubernetes quantities, as far as `resourceFieldRef` needs them.
+//! Kubernetes quantities, as far as the bounds of containers and `resourceFieldRef` need them.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -39,6 +39,13 @@ pub(super) fn field(
 
 const NANO: i128 = 1_000_000_000;
 
+/// How many bytes of memory the container may have; nothing where it has no bound, and 0 is none.
+pub(super) fn memory_max(container: &Container) -> Option<u64> {
+    let limits = container.resources.as_ref()?.limits.as_ref()?;
+    let bytes = nanos(&limits.get("memory")?.0).ok()? / NANO;
+    u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
+}
+
 fn memory_bytes() -> Option<i128> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -48,8 +55,12 @@ fn memory_bytes() -> Option<i128> {
     Some(kibibytes * 1024)
 }
 
-/// A quantity in billionths of its unit.
-fn nanos(text: &str) -> Result<i128, String> {
+/// A quantity in billionths of its unit; one below zero is none here.
+///
+/// # Errors
+///
+/// When the text is no quantity.
+pub(crate) fn nanos(text: &str) -> Result<i128, String> {
     let wrong = || format!("invalid quantity: {text:?}");
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')

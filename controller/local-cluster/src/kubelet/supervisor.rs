@@ -6,12 +6,14 @@
 //! kubelet's to say.
 
 mod fence;
+mod memory;
 mod mounts;
 mod program;
 mod streams;
 mod wait;
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -23,7 +25,7 @@ use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGTERM};
 
@@ -31,6 +33,7 @@ use super::identity::{Identity, descendants};
 use super::log_file::LogFile;
 use super::run::{Exit, Run};
 use fence::Fence;
+use memory::{Memory, start_expendable};
 pub(super) use mounts::Mount;
 use program::{become_program, reap, start};
 use streams::Streams;
@@ -38,7 +41,11 @@ use wait::{drain, now, signal_pipe, wait, wait_for_some};
 
 /// How long a supervisor without a run waits for one.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often processes are stopped that come anew, before all are killed for a first time.
+const SWEEPS_MAX: usize = 16;
 const OUTPUT_BUFFER_BYTES: usize = 64 * 1024;
+/// Kubernetes' reason for the end of a container that had more memory than it may.
+const OUT_OF_MEMORY: &str = "OOMKilled";
 
 /// What to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,6 +70,8 @@ pub(super) struct Spec {
     pub(super) grace: i64,
     /// How many processes it may have where the kernel sees to that.
     pub(super) processes_max: usize,
+    /// How many bytes of memory it may have, if that is bounded.
+    pub(super) memory_max: Option<u64>,
 }
 
 /// What the kubelet asks, a line of JSON each.
@@ -111,6 +120,9 @@ struct Supervisor {
 impl Supervisor {
     fn new() -> io::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
+        // A session of its own, which the scheduler gives its share and no more where it groups by session: whatever the program
+        // starts, the server has its turns. Who leads a group already, to become a program, cannot have one.
+        let _ = setsid();
         let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
         let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         control.set_nonblocking(true)?;
@@ -184,14 +196,16 @@ impl Supervisor {
         if !run.claim(&self.own)? {
             return self.reply(&Reply::Taken);
         }
-        if let Some(fence) = self.fence.get_or_init(Fence::join) {
+        let fence = self.fence.get_or_init(fence::around).as_ref();
+        if let Some(fence) = fence {
             // What is not allowed is what was allowed to the run before.
             let _ = fence.allow(spec.processes_max);
         }
+        let mut memory = Memory::bound(spec.memory_max, self.own.pid, fence);
         let mut log = LogFile::new(run.path().to_owned(), spec.log_max);
         let Spec { bound, grace, .. } = spec;
         let started = Timestamp::now();
-        let exit = match start(spec) {
+        let exit = match start_expendable(|| start(spec)) {
             Err(error) => Exit::without_program(128, "StartError", error.to_string()),
             Ok(child) => {
                 let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -200,10 +214,12 @@ impl Supervisor {
                     run.set_program(&program, started)?;
                 }
                 self.reply(&Reply::Started(started))?;
-                let code = self.follow(run, child, Pid::from_raw(pid), (bound, grace), &mut log)?;
+                let pid = Pid::from_raw(pid);
+                let (code, reason) =
+                    self.follow(run, child, pid, (bound, grace), &mut memory, &mut log)?;
                 Exit {
                     code,
-                    reason: None,
+                    reason: reason.map(str::to_owned),
                     message: None,
                     started,
                     finished: Timestamp::now(),
@@ -214,18 +230,21 @@ impl Supervisor {
         self.reply(&Reply::Ended(exit))
     }
 
-    /// Follows the program to its end and leaves nothing of it behind; returns its exit code.
+    /// Follows the program to its end and leaves nothing of it behind; returns its exit code, and a reason that is not
+    /// simply the code.
     fn follow(
         &mut self,
         run: &Run,
         child: Child,
         pid: Pid,
         (bound, own_grace): (bool, i64),
+        memory: &mut Option<Memory>,
         log: &mut LogFile,
-    ) -> io::Result<i32> {
+    ) -> io::Result<(i32, Option<&'static str>)> {
         let mut streams = Streams::new(child)?;
         let mut kill_at = None;
         let mut told_alone = false;
+        let mut had_too_much = false;
         let code = loop {
             let [ended, terminated, control, out, err] = {
                 let control = (!self.orphaned).then(|| self.control.as_fd());
@@ -238,15 +257,10 @@ impl Supervisor {
                 ];
                 // The kubelet may have gone before the program had started.
                 let is_news = self.orphaned && bound && !told_alone;
+                let news_in = is_news.then_some(Duration::ZERO);
                 let kill_in = kill_at.map(|at: Instant| at.saturating_duration_since(now()));
-                wait_for_some(
-                    fds,
-                    if is_news {
-                        Some(Duration::ZERO)
-                    } else {
-                        kill_in
-                    },
-                )?
+                let look_in = memory.as_ref().map(Memory::due);
+                wait_for_some(fds, [news_in, kill_in, look_in].into_iter().flatten().min())?
             };
             if out || err {
                 streams.copy(&mut self.buffer, log);
@@ -256,6 +270,11 @@ impl Supervisor {
                 if let Some(code) = reap(pid) {
                     break code;
                 }
+            }
+            let fence = self.fence.get().and_then(Option::as_ref);
+            if memory.as_mut().is_some_and(|memory| memory.is_over(fence)) {
+                had_too_much = true;
+                kill_at = Some(now());
             }
             let mut grace = None;
             if terminated {
@@ -289,7 +308,11 @@ impl Supervisor {
         drain(&mut self.child_ended);
         // Everybody who could write is dead: what is in the pipes is all there will be.
         streams.copy_all(&mut self.buffer, log);
-        Ok(code)
+        let fence = self.fence.get().and_then(Option::as_ref);
+        had_too_much |= memory
+            .as_ref()
+            .is_some_and(|memory| memory.has_ended_some(fence));
+        Ok((code, had_too_much.then_some(OUT_OF_MEMORY)))
     }
 
     /// Kills all that is left of the program, also what has left its process group or session.
@@ -299,7 +322,7 @@ impl Supervisor {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Err(Errno::ECHILD) => return,
                 Ok(WaitStatus::StillAlive) => {
-                    for pid in descendants(self.own.pid) {
+                    for pid in self.stop_descendants() {
                         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                     }
                     let _ = waitpid(None, None);
@@ -307,5 +330,23 @@ impl Supervisor {
                 _ => {}
             }
         }
+    }
+
+    /// Stops all descendants, again and again until there is no new one: what is stopped starts none, and none of them notices
+    /// that others are gone.
+    fn stop_descendants(&self) -> HashSet<i32> {
+        let mut stopped = HashSet::new();
+        for _ in 0..SWEEPS_MAX {
+            let before = stopped.len();
+            for pid in descendants(self.own.pid) {
+                if stopped.insert(pid) {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+                }
+            }
+            if stopped.len() == before {
+                break;
+            }
+        }
+        stopped
     }
 }

@@ -162,10 +162,9 @@ impl Supervisors {
             .command
             .split_first()
             .ok_or(io::ErrorKind::InvalidInput)?;
-        // Its own process group: what interrupts the server from a terminal does not reach it.
+        // It makes a session of its own first of all: what interrupts the server from a terminal does not reach it.
         tokio::process::Command::new(program)
             .args(args)
-            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

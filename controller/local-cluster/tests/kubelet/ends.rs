@@ -257,6 +257,95 @@ pub(crate) async fn a_failure_can_be_explained_by_its_log() {
     );
 }
 
+/// Has so many MiB of memory for as long as this takes.
+fn hold(mebibytes: usize, during: &str) -> String {
+    format!("(head -c {mebibytes}M /dev/zero; {during}) | tail -c {mebibytes}M >/dev/null")
+}
+
+fn bounded(
+    uid: &str,
+    script: &str,
+    memory: &str,
+    more: serde_json::Value,
+) -> k8s_openapi::api::core::v1::Pod {
+    let resources = json!({"limits": {"memory": memory}});
+    single(
+        uid,
+        json!({"command": ["bash", "-c", script], "resources": resources}),
+        more,
+    )
+}
+
+pub(crate) async fn a_container_with_more_memory_than_it_may_have_is_ended() {
+    let world = World::new();
+    let root = world.root.display();
+    // It is a child of a child in another session that has too much; all end.
+    let too_much = hold(128, "sleep 1000");
+    let family = format!(
+        "sleep 1000 & echo $! > {root}/new; mv {root}/new {root}/pid; setsid bash -c '{too_much}' & wait"
+    );
+    world
+        .api
+        .apply(bounded("family", &family, "32Mi", json!({})));
+    assert_eq!(
+        world.api.ended("family").await,
+        is("Failed", 137, "OOMKilled")
+    );
+    let child: i32 = world.file("pid").await.parse().unwrap();
+    assert_eq!(Identity::of(child), None, "nothing of it is left");
+    // A restart gives it another try.
+    let twice = format!("test -e {root}/once && exit 0; touch {root}/once; {too_much}");
+    let again = json!({"restartPolicy": "OnFailure"});
+    world.api.apply(bounded("twice", &twice, "32Mi", again));
+    assert_eq!(
+        world.api.ended("twice").await,
+        is("Succeeded", 0, "Completed")
+    );
+    let status = world.api.over("twice").await;
+    let last = main(&status)
+        .last_state
+        .clone()
+        .unwrap()
+        .terminated
+        .unwrap();
+    assert_eq!(
+        (last.exit_code, last.reason.as_deref()),
+        (137, Some("OOMKilled"))
+    );
+    // Within its bound, and without one.
+    let little = hold(4, "true") + "; exit 3";
+    world
+        .api
+        .apply(bounded("within", &little, "32Mi", json!({})));
+    assert_eq!(world.api.ended("within").await, is("Failed", 3, "Error"));
+    let much = hold(128, "true") + "; exit 3";
+    world.api.apply(bounded("unbounded", &much, "0", json!({})));
+    assert_eq!(world.api.ended("unbounded").await, is("Failed", 3, "Error"));
+}
+
+pub(crate) async fn programs_go_before_their_supervisor_when_memory_is_out() {
+    let world = World::new();
+    world.api.apply(script("p", "exec sleep 1000", json!({})));
+    world.api.running("p").await;
+    let run = world.run_of("p", 0);
+    let program = poll(|| run.program(), "the program").await;
+    let score = |pid: i32| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let own = score(i32::try_from(std::process::id()).unwrap());
+    assert_eq!(score(program.pid), 1000);
+    assert_eq!(score(run.supervisor().unwrap().pid), own);
+}
+
+pub(crate) async fn memory_that_processes_share_is_counted_once() {
+    let world = World::new();
+    // Eight processes that see the same 16 MiB.
+    let many = r"x=$(head -c 16M /dev/zero | tr '\0' x); for i in 1 2 3 4 5 6 7; do (sleep 1; :) & done; wait; exit 3";
+    world.api.apply(bounded("many", many, "96Mi", json!({})));
+    assert_eq!(world.api.ended("many").await, is("Failed", 3, "Error"));
+}
+
 pub(crate) async fn a_thousand_short_pods_need_few_supervisors() {
     let world = World::new();
     let uids: Vec<String> = (0..1000).map(|number| format!("p{number}")).collect();

@@ -52,6 +52,9 @@ const CLAIMS: &[Claim] = claims! {
         statuses_are_written_on_change_only_and_never_after_the_last
         a_failure_can_be_explained_by_its_log
         a_pod_that_forks_without_end_is_ended_and_others_are_not
+        a_container_with_more_memory_than_it_may_have_is_ended
+        programs_go_before_their_supervisor_when_memory_is_out
+        memory_that_processes_share_is_counted_once
         a_thousand_short_pods_need_few_supervisors;
     environment: references_are_expanded_in_command_and_arguments
         a_missing_config_map_is_waited_for

@@ -35,15 +35,17 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn apply(&self, pod: Pod) {
-        // Held meanwhile, so that a watch that begins just now misses nothing.
-        let mut pods = self.pods.lock().unwrap();
+        self.put(&mut self.pods.lock().unwrap(), pod);
+    }
+
+    /// The lock is held meanwhile, so that a watch that begins just now misses nothing.
+    fn put(&self, pods: &mut HashMap<String, Pod>, pod: Pod) {
         pods.insert(pod.metadata.uid.clone().unwrap(), pod.clone());
         let event = || PodEvent::Applied(Arc::new(pod.clone()));
         self.watchers
             .lock()
             .unwrap()
             .retain(|w| w.send(event()).is_ok());
-        drop(pods);
         self.changed.send_replace(());
     }
 
@@ -53,16 +55,17 @@ impl Fake {
     }
 
     pub(crate) fn delete(&self, uid: &str, grace: i64) {
-        let mut pod = self.pods.lock().unwrap()[uid].clone();
-        pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-        pod.metadata.deletion_grace_period_seconds = Some(grace);
-        self.apply(pod);
+        self.edit(uid, |pod| {
+            pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+            pod.metadata.deletion_grace_period_seconds = Some(grace);
+        });
     }
 
     pub(crate) fn edit(&self, uid: &str, change: impl FnOnce(&mut Pod)) {
-        let mut pod = self.pods.lock().unwrap()[uid].clone();
+        let mut pods = self.pods.lock().unwrap();
+        let mut pod = pods[uid].clone();
         change(&mut pod);
-        self.apply(pod);
+        self.put(&mut pods, pod);
     }
 
     pub(crate) fn set_config(&self, kind: ConfigKind, name: &str, data: &[(&str, &str)]) {
@@ -184,9 +187,16 @@ impl PodApi for Fake {
         futures::stream::unfold(receiver, next).boxed()
     }
 
-    fn patch_status(&self, pod: &Pod, status: PodStatus) -> BoxFuture<'_, io::Result<()>> {
+    fn patch_status(&self, pod: &Pod, mut status: PodStatus) -> BoxFuture<'_, io::Result<()>> {
         let uid = pod.metadata.uid.clone().unwrap();
         if let Some(known) = self.pods.lock().unwrap().get_mut(&uid) {
+            let ours = status.conditions.get_or_insert_default();
+            let before = known.status.take().and_then(|before| before.conditions);
+            for theirs in before.into_iter().flatten() {
+                if ours.iter().all(|own| own.type_ != theirs.type_) {
+                    ours.push(theirs);
+                }
+            }
             known.status = Some(status.clone());
             self.written
                 .lock()

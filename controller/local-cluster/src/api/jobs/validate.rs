@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::error::Cause;
 use super::super::pods;
-use super::super::strategy::{is_dns_label, is_dns_subdomain};
+use super::super::strategy::{is_dns_label, is_dns_subdomain, is_qualified_name, validate_labels};
 use super::{CONTROLLER_UID, JOB_NAME, OLD_CONTROLLER_UID, OLD_JOB_NAME, indexes};
 
 const INDEXED: &str = "Indexed";
@@ -94,10 +94,12 @@ pub(super) fn spec(spec: &JobSpec, value: &Value) -> Vec<Cause> {
     if let Some(policy) = &spec.success_policy {
         success_policy(&mut findings, spec, policy);
     }
-    findings.0.extend(pods::validate_spec(
-        &value["spec"]["template"]["spec"],
-        "spec.template.spec",
-    ));
+    let template = &value["spec"]["template"];
+    let labels = validate_labels(&template["metadata"], "spec.template");
+    findings.0.extend(labels);
+    findings
+        .0
+        .extend(pods::validate_spec(&template["spec"], "spec.template.spec"));
     restart_policy(&mut findings, spec);
     findings.0
 }
@@ -460,21 +462,6 @@ fn pod_conditions(
             other => findings.not_supported(field, other, &["False", "True", "Unknown"]),
         }
     }
-}
-
-fn is_qualified_name(text: &str) -> bool {
-    let (prefix, name) = match text.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, text),
-    };
-    let bytes = name.as_bytes();
-    prefix.is_none_or(is_dns_subdomain)
-        && bytes.len() <= 63
-        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 fn success_policy(findings: &mut Findings, spec: &JobSpec, policy: &SuccessPolicy) {

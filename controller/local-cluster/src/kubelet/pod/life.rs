@@ -126,6 +126,7 @@ impl Life {
 
     /// Ends a Pod that cannot run here before it has begun.
     pub(super) fn refuse(&self, message: &str) {
+        self.warn("Failed", &format!("Error: {message}"));
         self.views.send_modify(|all| {
             for view in all.init.iter_mut().chain(&mut all.main) {
                 let exit = Exit::without_program(128, "StartError", message.to_owned());
