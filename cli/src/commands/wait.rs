@@ -17,6 +17,7 @@ use super::cluster::{Cluster, ClusterArgs};
 use super::connect::ConnectArgs;
 use super::examples;
 use super::progress::Progress;
+use super::shown::ShownArgs;
 use super::target::{self, Target};
 use crate::error::{Error, Kind};
 use crate::{output, signals};
@@ -39,6 +40,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_dead_items: u64,
     #[command(flatten)]
+    shown: ShownArgs,
+    #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let Args {
         target,
         max_dead_items,
+        shown,
         cluster,
         connect,
     } = args;
@@ -63,8 +67,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
                 let (client, queue) = (connect.client()?, target::queue(name)?);
                 let certificate = until_over(&client, &queue, &mut progress).await?;
                 progress.finish();
-                super::queue::show(&certificate)?;
+                shown.certificate(&certificate)?;
                 Ok(judge(&certificate, max_dead_items))
+            }
+            Target::Job(name) if shown.is_given() => {
+                let text = format!("--output is for queues, and job/{name} is none");
+                Err(Error::usage(text).hint(format!("gangline get job {name} -o yaml")))
             }
             Target::Job(name) => until_ended(&cluster.open().await?, name).await,
             Target::Pod(name) => {
