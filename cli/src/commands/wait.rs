@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::cluster::{Cluster, ClusterArgs};
 use super::connect::ConnectArgs;
 use super::examples;
-use super::progress::Progress;
+use super::progress::{Progress, Watched};
 use super::shown::ShownArgs;
 use super::target::{self, Target};
 use crate::error::{Error, Kind};
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         "gangline wait {}",
         target.to_string().trim_start_matches("queue/")
     );
-    let mut progress = Progress::start(0);
+    let mut progress = Progress::start(Watched::Others);
     let waited = async {
         match &target {
             Target::Queue(name) => {

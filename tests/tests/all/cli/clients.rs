@@ -7,7 +7,7 @@ use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Queue, TestServer};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 /// A service of its own, so that lists show what a test has made.
@@ -141,6 +141,21 @@ async fn what_came_of_a_command_is_a_sentence_or_all_that_there_is() {
     gangline: --output is for queues, and job/images is none
     hint: gangline get job images -o yaml
     ");
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_what_is_missing() {
+    let service = Service::start().await;
+    service.run("push images --range 1..2").await;
+    let mut waiting = service.command("wait images").spawn().unwrap();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).await.unwrap();
+    assert!(
+        line.starts_with("0 of 2 items, ") && line.ends_with("0 leased, not sealed, no worker\n"),
+        "{line}"
+    );
+    waiting.kill().await.unwrap();
 }
 
 #[tokio::test]
