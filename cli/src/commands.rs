@@ -17,6 +17,7 @@ mod push;
 mod queue;
 mod run;
 mod server;
+mod shown;
 mod table;
 mod target;
 mod token;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gangline_worker::Client;
-use gangline_worker::protocol::{Phase, QueueName, QueueStatus};
+use gangline_worker::protocol::QueueName;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::examples;
 use super::input::{InputArgs, Items};
 use super::queue::Target;
+use super::shown::{items, state};
 use crate::error::Error;
 use crate::output;
 use segments::{BrokenInput, Line, Report, Segments};
@@ -53,7 +54,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         0 => String::new(),
         count => format!(", {count} were there before"),
     };
-    output::note(format_args!("{queue}: {} items added{before}", reply.added));
+    output::note(format_args!(
+        "{queue}: {} added{before}",
+        items(reply.added)
+    ));
     // The items are in, whether or not the queue can be looked at.
     match client.status(&queue).await {
         Ok(status) => output::note(state(&status)),
@@ -62,37 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says how a queue is, and what is to be done next.
-fn state(status: &QueueStatus) -> String {
-    let (queue, counts) = (&status.queue, &status.counts);
-    let parts: Vec<String> = [
-        (counts.ready, "ready"),
-        (counts.delayed, "delayed"),
-        (counts.leased, "leased"),
-        (counts.done, "done"),
-        (counts.dead, "dead"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{count} {what}"))
-    .collect();
-    let items = match parts.as_slice() {
-        [] => "no items".to_owned(),
-        parts => parts.join(", "),
-    };
-    match status.phase {
-        Phase::Open => {
-            format!("{queue} is open: {items}; when no more come, seal it: gangline seal {queue}")
-        }
-        Phase::Sealed => {
-            format!("{queue} is sealed: {items}; to wait for it: gangline wait {queue}")
-        }
-        Phase::Drained => format!("{queue} is drained: {items}"),
-        Phase::Stopped => format!("{queue} is stopped: {items}"),
-    }
-}
-
-/// Pushes in segments while more is read.
+/// Pushes as one stream; a key of its own makes it safe to continue within this call.
 async fn push(
     client: &Client,
     queue: &QueueName,
@@ -124,7 +98,7 @@ async fn show_progress(count: &AtomicU64) -> Infallible {
     let mut line_at = Instant::now() + LINE_STEP;
     loop {
         tokio::time::sleep(TICK).await;
-        let text = format!("{} items read", count.load(Ordering::Relaxed));
+        let text = format!("{} read", items(count.load(Ordering::Relaxed)));
         match &bar {
             Some(Cleared(bar)) => {
                 bar.set_message(text);

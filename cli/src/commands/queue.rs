@@ -13,6 +13,7 @@ use gangline_worker::protocol::{QueueName, StopOutcome};
 
 use super::connect::ConnectArgs;
 use super::examples;
+use super::shown::ShownArgs;
 use crate::error::Error;
 use crate::output;
 
@@ -21,13 +22,28 @@ use crate::output;
 pub(crate) enum Command {
     /// Say that no more items come from outside
     #[command(after_help = examples::SEAL)]
-    Seal(Target),
+    Seal {
+        #[command(flatten)]
+        shown: ShownArgs,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Hand out no more items for now
     #[command(after_help = examples::PAUSE)]
-    Pause(Target),
+    Pause {
+        #[command(flatten)]
+        shown: ShownArgs,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Hand out items again
     #[command(after_help = examples::RESUME)]
-    Resume(Target),
+    Resume {
+        #[command(flatten)]
+        shown: ShownArgs,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Cancel items; a worker that has one is told to drop it
     Cancel(cancel::Args),
     /// Make dead items ready again, or copy them into another queue
@@ -41,6 +57,8 @@ pub(crate) enum Command {
         /// Why, for whoever reads the certificate
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
+        #[command(flatten)]
+        shown: ShownArgs,
         #[command(flatten)]
         target: Target,
     },
@@ -78,17 +96,17 @@ impl Target {
 impl Command {
     pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         match self {
-            Self::Seal(target) => {
+            Self::Seal { shown, target } => {
                 let (client, queue) = target.open()?;
-                show(&client.seal(&queue).await?)?;
+                shown.status(&client.seal(&queue).await?)?;
             }
-            Self::Pause(target) => {
+            Self::Pause { shown, target } => {
                 let (client, queue) = target.open()?;
-                show(&client.pause(&queue).await?)?;
+                shown.status(&client.pause(&queue).await?)?;
             }
-            Self::Resume(target) => {
+            Self::Resume { shown, target } => {
                 let (client, queue) = target.open()?;
-                show(&client.resume(&queue).await?)?;
+                shown.status(&client.resume(&queue).await?)?;
             }
             Self::Cancel(args) => args.run().await?,
             Self::Redrive(args) => args.run().await?,
@@ -96,6 +114,7 @@ impl Command {
                 target,
                 outcome,
                 reason,
+                shown,
             } => {
                 let (client, queue) = target.open()?;
                 let outcome = match outcome {
@@ -104,7 +123,7 @@ impl Command {
                 };
                 let stopped =
                     client.stop(&queue, outcome, reason.as_deref(), Some("gangline stop"));
-                show(&stopped.await?)?;
+                shown.status(&stopped.await?)?;
             }
             Self::Explain(args) => args.run().await?,
             Self::Results(args) => args.run().await?,

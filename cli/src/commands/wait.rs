@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::cluster::{Cluster, ClusterArgs};
 use super::connect::ConnectArgs;
 use super::examples;
-use super::progress::Progress;
+use super::progress::{Progress, Watched};
+use super::shown::ShownArgs;
 use super::target::{self, Target};
 use crate::error::{Error, Kind};
 use crate::{output, signals};
@@ -39,6 +40,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_dead_items: u64,
     #[command(flatten)]
+    shown: ShownArgs,
+    #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
     connect: ConnectArgs,
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     let Args {
         target,
         max_dead_items,
+        shown,
         cluster,
         connect,
     } = args;
@@ -56,15 +60,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
         "gangline wait {}",
         target.to_string().trim_start_matches("queue/")
     );
-    let mut progress = Progress::start(0);
+    let mut progress = Progress::start(Watched::Others);
     let waited = async {
         match &target {
             Target::Queue(name) => {
                 let (client, queue) = (connect.client()?, target::queue(name)?);
                 let certificate = until_over(&client, &queue, &mut progress).await?;
                 progress.finish();
-                super::queue::show(&certificate)?;
+                shown.certificate(&certificate)?;
                 Ok(judge(&certificate, max_dead_items))
+            }
+            Target::Job(name) if shown.is_given() => {
+                let text = format!("--output is for queues, and job/{name} is none");
+                Err(Error::usage(text).hint(format!("gangline get job {name} -o yaml")))
             }
             Target::Job(name) => until_ended(&cluster.open().await?, name).await,
             Target::Pod(name) => {

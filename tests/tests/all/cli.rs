@@ -234,6 +234,15 @@ async fn a_failed_item_is_dead_and_the_exit_code_says_so() {
         "{}",
         left.stderr
     );
+    // Errors that differ in what they name are of one kind.
+    let program = "echo \"cannot open $1\" >&2; exit 4";
+    let left = run_in(
+        dir.path(),
+        &["--range", "1..5", "--", "sh", "-c", program, "sh"],
+    )
+    .await;
+    let kind = "  5 × exit code 4: cannot open 1 and the like (first: item 1)\n";
+    assert!(left.stderr.contains(kind), "{}", left.stderr);
 }
 
 #[tokio::test]

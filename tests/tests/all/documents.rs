@@ -132,3 +132,31 @@ async fn dashboard_and_alerts_ask_for_series_and_labels_that_there_are() {
     }
     assert!(asked.len() > 10, "{asked:?}");
 }
+
+/// The path below a queue that a call of the page begins with.
+fn below_queue(call: &str) -> &str {
+    let end = call.find(|letter: char| !letter.is_ascii_lowercase() && letter != '/');
+    &call[..end.unwrap_or(call.len())]
+}
+
+#[test]
+fn every_panel_of_the_page_is_a_call_of_the_api() {
+    let api: Value = serde_json::from_str(&read("docs/openapi.json")).unwrap();
+    let page = read("docs/dashboard.md");
+    let told: BTreeSet<&str> = page.split("`GET …").skip(1).map(below_queue).collect();
+    for call in &told {
+        let path = &api["paths"][format!("/v1/queues/{{queue}}{call}")]["get"];
+        assert!(path.is_object(), "there is no GET …{call}");
+    }
+    // What the page of one queue looks up.
+    let source = read("server/src/dashboard/job.js");
+    let mut asked: BTreeSet<&str> = source
+        .split("path(")
+        .skip(1)
+        .filter_map(|rest| rest.strip_prefix(['"', '`']))
+        .map(below_queue)
+        .collect();
+    assert!(asked.len() > 4, "{asked:?}");
+    asked.insert("/results");
+    assert_eq!(told, asked);
+}

@@ -149,7 +149,7 @@ fn view_of_queues<'a>(
                 "RETRIED",
                 "WORKERS",
                 "RATE",
-                "LEFT",
+                "ETA",
                 "DURABILITY",
                 "UID",
             ],

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use gangline_worker::protocol::{Explanation, HeldItem, Term};
 
 use super::{Target, examples, show};
+use crate::commands::shown::over;
 use crate::error::Error;
 use crate::output;
 
@@ -47,16 +48,7 @@ impl Args {
 fn sentences(explanation: &Explanation) -> String {
     let Explanation { queue, terms, .. } = explanation;
     if let Some(certificate) = &explanation.certificate {
-        let counts = &certificate.counts;
-        let phase = serde_json::to_value(certificate.phase).unwrap_or_default();
-        return format!(
-            "{queue} is over: {}, {} done, {} dead, {} cancelled, {} abandoned",
-            phase.as_str().unwrap_or_default(),
-            counts.done,
-            counts.dead,
-            counts.cancelled,
-            counts.abandoned
-        );
+        return over(queue, certificate);
     }
     let mut text = format!("{queue} is not over:");
     for term in terms {

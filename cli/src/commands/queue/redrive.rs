@@ -4,6 +4,7 @@ use gangline_worker::protocol::limits::PAGE_ROWS_MAX;
 use gangline_worker::protocol::{ItemId, QueueName, RedriveRequest};
 
 use super::{Target, examples};
+use crate::commands::shown::items;
 use crate::error::Error;
 use crate::output;
 
@@ -66,14 +67,12 @@ impl Args {
                 next => break next.is_some(),
             }
         };
-        let items = if redriven == 1 { "item" } else { "items" };
+        let items = items(redriven);
         let more = if is_more { "; there are more" } else { "" };
         match &request.into {
-            None => output::note(format_args!(
-                "{queue}: {redriven} {items} ready again{more}"
-            )),
+            None => output::note(format_args!("{queue}: {items} ready again{more}")),
             Some(into) => output::note(format_args!(
-                "{queue}: {redriven} {items} copied into {into}, {duplicates} were there before{more}"
+                "{queue}: {items} copied into {into}, {duplicates} were there before{more}"
             )),
         }
         Ok(())

@@ -19,7 +19,7 @@ use super::state::RunDir;
 use super::work::Work;
 use crate::commands::input::InputArgs;
 use crate::commands::local::Local;
-use crate::commands::progress::Progress;
+use crate::commands::progress::{Progress, Watched};
 use crate::commands::wait::judge;
 use crate::error::{Error, Kind};
 use crate::{output, signals};
@@ -100,7 +100,9 @@ pub(super) async fn run(
     let mut run = QueueRun {
         feed: is_fed.then(|| tokio::spawn(feed::feed(client.clone(), queue.clone(), input))),
         results: Results::start(&client, &queue, results.is_none(), before.counts.done),
-        progress: Progress::start(before.counts.done),
+        progress: Progress::start(Watched::Own {
+            ended_before: before.counts.done,
+        }),
         from_stdin,
         running,
         client,

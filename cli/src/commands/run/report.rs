@@ -1,6 +1,5 @@
 //! What a run leaves: results on stdout or in a file, and last lines that say what happened.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
@@ -11,10 +10,11 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use gangline_worker::protocol::item::ResultView;
-use gangline_worker::protocol::{Certificate, ItemId, ItemState, Json, QueueName};
+use gangline_worker::protocol::{Certificate, ItemId, Json, QueueName};
 use gangline_worker::{Client, ClientError};
 use tokio::task::JoinHandle;
 
+use crate::commands::shown::items;
 use crate::error::Error;
 use crate::output;
 
@@ -29,8 +29,8 @@ pub(crate) enum ResultsFormat {
 
 /// How long the results that are there may take to be written when a run ends early.
 const REST_TIME: Duration = Duration::from_secs(3);
-/// Dead items whose errors are looked at for the summary.
-const DEAD_LOOKED_AT: usize = 1_000;
+/// Kinds of errors that the summary names.
+const KINDS_SHOWN: usize = 3;
 
 /// Results on their way to stdout.
 pub(super) struct Results {
@@ -219,28 +219,27 @@ pub(super) async fn summary(
         parts.push(format!("{done_before} of them before this run"));
     }
     output::note(format_args!(
-        "{} items in {took}: {}",
-        counts.total(),
+        "{} in {took}: {}",
+        items(counts.total()),
         parts.join(", ")
     ));
     if counts.dead == 0 {
         return;
     }
-    let dead = client
-        .items(queue, Some(ItemState::Dead), ItemId(0), DEAD_LOOKED_AT)
-        .await;
-    let mut errors: HashMap<String, (u64, String)> = HashMap::new();
-    for item in dead.map(|page| page.items).unwrap_or_default() {
-        let error = item.error.as_deref().unwrap_or("no error was given");
-        let key = item
-            .key
-            .as_ref()
-            .map_or(item.id.to_string(), ToString::to_string);
-        errors.entry(error.to_owned()).or_insert((0, key)).0 += 1;
+    // The errors are a help; the counts above are what is to be known.
+    let Ok(dead) = client.dead(queue).await else {
+        return;
+    };
+    for group in dead.groups.iter().take(KINDS_SHOWN) {
+        let error = group.error.as_deref().unwrap_or("no error was given");
+        let like = if group.same { "" } else { " and the like" };
+        let (count, example) = (group.count, group.example);
+        output::note(format_args!(
+            "  {count} × {error}{like} (first: item {example})"
+        ));
     }
-    let mut errors: Vec<_> = errors.into_iter().collect();
-    errors.sort_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.0.cmp(&b.0)));
-    for (error, (count, first)) in errors.iter().take(3) {
-        output::note(format_args!("  {count} × {error} (first: item {first})"));
+    match dead.groups.len().saturating_sub(KINDS_SHOWN) {
+        0 => {}
+        more => output::note(format_args!("  and {more} kinds of error more")),
     }
 }

@@ -7,7 +7,7 @@ use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Queue, TestServer};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 /// A service of its own, so that lists show what a test has made.
@@ -92,7 +92,7 @@ async fn a_push_says_how_the_queue_is_and_what_comes_next() {
     ");
     let left = service.feed("push images --seal", b"b c\nd\n").await;
     insta::assert_snapshot!(left.stderr, @r"
-    images: 1 items added, 1 were there before
+    images: 1 item added, 1 were there before
     images is sealed: 3 ready; to wait for it: gangline wait images
     ");
     let left = service.feed("push images", b"e\n").await;
@@ -101,6 +101,61 @@ async fn a_push_says_how_the_queue_is_and_what_comes_next() {
     gangline: queue images is sealed: it takes no more items from outside
     hint: gangline get queues shows how queues are; a new batch needs a queue of another name
     ");
+}
+
+#[tokio::test]
+async fn what_came_of_a_command_is_a_sentence_or_all_that_there_is() {
+    let service = Service::start().await;
+    service.run("push images --range 1..2").await;
+    for (line, wanted) in [
+        (
+            "pause images -o text",
+            "images is open and paused: 2 ready; to go on: gangline resume images\n",
+        ),
+        (
+            "resume images -o text",
+            "images is open: 2 ready; when no more come, seal it: gangline seal images\n",
+        ),
+        (
+            "seal images -o text",
+            "images is sealed: 2 ready; to wait for it: gangline wait images\n",
+        ),
+        (
+            "stop images -o text",
+            "images is over: stopped, 0 done, 0 dead, 0 cancelled, 2 abandoned\n",
+        ),
+    ] {
+        let left = service.run(line).await;
+        assert_eq!((left.code, &*left.stdout), (Some(0), wanted), "{line}");
+    }
+    let left = service.run("wait images -o yaml").await;
+    assert_eq!(left.code, Some(1), "some are abandoned");
+    assert!(left.stdout.contains("\nphase: stopped\n"), "{left:?}");
+    // Without a terminal it is for a program.
+    let left = service.run("wait images").await;
+    let certificate: Value = serde_json::from_str(&left.stdout).unwrap();
+    assert_eq!(certificate["counts"]["abandoned"], 2);
+    let left = service.run("wait job/images -o json").await;
+    assert_eq!(left.code, Some(2));
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: --output is for queues, and job/images is none
+    hint: gangline get job images -o yaml
+    ");
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_what_is_missing() {
+    let service = Service::start().await;
+    service.run("push images --range 1..2").await;
+    let mut waiting = service.command("wait images").spawn().unwrap();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).await.unwrap();
+    assert!(
+        line.starts_with("0 of 2 items, ") && line.ends_with("0 leased, not sealed, no worker\n"),
+        "{line}"
+    );
+    waiting.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -144,7 +199,7 @@ async fn queues_are_shown_in_every_format() {
     ");
     let wide = service.run("get queue images -o wide").await;
     assert!(
-        wide.stdout.contains("WORKERS   RATE     LEFT"),
+        wide.stdout.contains("WORKERS   RATE     ETA"),
         "{}",
         wide.stdout
     );
@@ -154,7 +209,14 @@ async fn queues_are_shown_in_every_format() {
     let all: Value = serde_json::from_str(&all.stdout).unwrap();
     let one = service.run("get queue images -o json").await;
     let one: Value = serde_json::from_str(&one.stdout).unwrap();
-    assert_eq!((&all[1], &one["counts"]["ready"]), (&one, &json!(2)));
+    // A queue without a rate gets one as it grows older.
+    let lasting = |queue: &Value| {
+        let mut queue = queue.clone();
+        queue.as_object_mut().unwrap().remove("rate");
+        queue
+    };
+    assert_eq!(lasting(&all[1]), lasting(&one));
+    assert_eq!(one["counts"]["ready"], 2);
     let yaml = service.run("get queue images -o yaml").await;
     assert!(yaml.stdout.contains("\nphase: sealed\n"), "{}", yaml.stdout);
     let none = service.run("get queues -n elsewhere -o json").await;

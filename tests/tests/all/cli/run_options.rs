@@ -137,6 +137,16 @@ async fn the_first_dead_item_stops_a_job_that_is_to_fail_fast() {
     hint: backoffLimit: 0 ends a Job without one at its first failed Pod
     ");
     assert_eq!(left.code, Some(2));
+    let left = run_in(
+        dir.path(),
+        &["--dashboard", "-f", manifest.to_str().unwrap()],
+    )
+    .await;
+    insta::assert_snapshot!(left.stderr, @r"
+    gangline: the Job has no annotation gangline.dev/queue, and the dashboard shows queues
+    hint: leave --dashboard out
+    ");
+    assert_eq!(left.code, Some(2));
 }
 
 #[tokio::test]

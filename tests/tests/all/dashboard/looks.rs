@@ -30,8 +30,8 @@ fn target(path: &str) -> PathBuf {
 /// phone.
 async fn pictures(page: &mut Browser, name: &str, from: &str) {
     for (kind, width, height, scheme) in [
-        ("light", 1280, 1000, "light"),
-        ("dark", 1280, 1000, "dark"),
+        ("light", 1280, 1160, "light"),
+        ("dark", 1280, 1160, "dark"),
         ("phone", 390, 844, "light"),
     ] {
         page.look_like(width, height, scheme).await;

@@ -94,7 +94,7 @@ impl Terminal {
 
 /// Drops the lines that only a run of more than five seconds writes, as on a busy machine.
 fn without_progress(printed: &str) -> String {
-    let is_progress = |line: &&str| line.contains(" items, ") && line.contains(" in flight");
+    let is_progress = |line: &&str| line.contains(" items, ") && line.contains(" leased");
     let lines = printed.split_inclusive('\n');
     lines.filter(|line| !is_progress(line)).collect()
 }
