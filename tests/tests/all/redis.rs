@@ -78,6 +78,12 @@ async fn another_replica_takes_over_from_one_that_is_gone() {
     if !TestRedis::is_installed() {
         return;
     }
+    for is_full in [false, true] {
+        another_takes_over(is_full).await;
+    }
+}
+
+async fn another_takes_over(is_full: bool) {
     let redis = TestRedis::start(Keeping::Memory);
     let mut first = TestServer::start_on_redis(&redis.url).await;
     let api = Api::new(&first.url, Some(TOKEN));
@@ -90,6 +96,10 @@ async fn another_replica_takes_over_from_one_that_is_gone() {
     queue.open("gone", 1).await;
     first.stop().await;
     drop(first);
+    if is_full {
+        // Sessions end when memory has run out, too.
+        let _ = redis.ask(&["CONFIG", "SET", "maxmemory", "500kb"]);
+    }
 
     let mut second = TestServer::start_on_redis(&redis.url).await;
     let api = Api::new(&second.url, Some(TOKEN));
@@ -202,6 +212,15 @@ async fn a_redis_that_must_not_be_used_is_refused_with_what_to_do() {
         "{told}"
     );
 
+    let roomy = TestRedis::start_with(Keeping::Memory, &["--maxmemory", "64mb"]);
+    let mut server = TestServer::start_on_redis(&roomy.url).await;
+    let api = Api::new(&server.url, Some(TOKEN));
+    for (policy, is_ready) in [("allkeys-lru", false), ("noeviction", true)] {
+        let _ = roomy.ask(&["CONFIG", "SET", "maxmemory-policy", policy]);
+        until_ready(&api, is_ready).await;
+    }
+    server.stop().await;
+
     let open = TestRedis::start(Keeping::Memory);
     let user = [
         "ACL",
@@ -221,7 +240,7 @@ async fn a_redis_that_must_not_be_used_is_refused_with_what_to_do() {
     );
     let _ = open.ask(&["SET", "gangline:{queues}", "1"]);
     let told = trouble(&open.url).await;
-    assert!(told.contains("gangline:{queues} that is not"), "{told}");
+    assert!(told.contains("has a string at gangline:{queues}"), "{told}");
 
     let told = trouble("redis://127.0.0.1:1").await;
     assert!(told.contains("127.0.0.1:1 cannot be reached"), "{told}");

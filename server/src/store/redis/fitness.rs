@@ -1,7 +1,9 @@
 //! Whether a Redis may be used, and what it promises, from what it tells of itself.
 
 use gangline_protocol::Durability as Promise;
+use redis::RedisError;
 
+use super::connection::Connection;
 use super::durability::Durability;
 
 /// What `INFO` and `CONFIG` of one Redis tell.
@@ -78,6 +80,18 @@ impl Traits {
         }
     }
 
+    /// Says that it would drop queues without a word, if it would.
+    pub(super) fn drops_keys(&self) -> Option<String> {
+        let policy = self.field("maxmemory_policy").unwrap_or("noeviction");
+        let drops = self.number("maxmemory") > 0 && policy != "noeviction";
+        drops.then(|| {
+            format!(
+                "drops keys when its memory is full (maxmemory-policy {policy}), and queues with \
+                 them: set `maxmemory-policy noeviction`"
+            )
+        })
+    }
+
     /// Says why it must not be used.
     pub(super) fn unfit(&self, durability: Durability) -> Option<String> {
         let version = self.field("redis_version").unwrap_or("unknown");
@@ -89,12 +103,8 @@ impl Traits {
                 "is a replica, which takes no writes: give the address of its primary".into(),
             );
         }
-        let policy = self.field("maxmemory_policy").unwrap_or("noeviction");
-        if self.number("maxmemory") > 0 && policy != "noeviction" {
-            return Some(format!(
-                "drops keys when its memory is full (maxmemory-policy {policy}), and queues with \
-                 them: set `maxmemory-policy noeviction`"
-            ));
+        if let Some(what) = self.drops_keys() {
+            return Some(what);
         }
         match durability {
             Durability::Memory => None,
@@ -132,10 +142,35 @@ impl Traits {
         } else {
             tracing::warn!(
                 redis.address = address,
-                "Redis keeps no log (appendonly no): a restart of it may lose every queue"
+                "Redis keeps no log (appendonly no): a restart of it may lose every queue; \
+                 appendonly yes with appendfsync always rules that out"
             );
         }
     }
+}
+
+/// Asks every primary what it is.
+pub(super) async fn traits_of(connection: &mut Connection) -> Result<Vec<Traits>, RedisError> {
+    let infos: Vec<String> = connection.ask_all(&redis::cmd("INFO")).await?;
+    let mut asking = redis::cmd("CONFIG");
+    asking.arg("GET").arg("appendfsync");
+    // Managed services forbid CONFIG; then nobody can say.
+    let told = connection.ask_all::<Vec<String>>(&asking).await;
+    let told = told
+        .unwrap_or_default()
+        .into_iter()
+        .map(|mut one| one.pop());
+    // Where the nodes of a cluster differ, the weakest counts.
+    let told: Vec<Option<String>> = told.collect();
+    let sync = match told.iter().all(|one| one.as_deref() == Some("always")) {
+        true => told.first().cloned().flatten(),
+        false => told
+            .into_iter()
+            .find(|one| one.as_deref() != Some("always"))
+            .flatten(),
+    };
+    let traits = infos.into_iter();
+    Ok(traits.map(|info| Traits::new(info, sync.clone())).collect())
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::connection::Connection;
 use super::durability::{Durability, rank};
-use super::fitness::Traits;
-use super::keys::NEWS;
+use super::fitness::{Traits, traits_of};
+use super::keys::{NEWS, QUEUES, TOKENS};
 use super::scripts::Scripts;
 use crate::store::StoreError;
 
@@ -263,19 +263,33 @@ impl Link {
         )))
     }
 
-    /// Looks whether this Redis lets its user do what the service does, by a call that changes
-    /// nothing.
+    /// Looks whether the keys of all queues are the service's own, and whether the user may do what
+    /// the service does, by a call that changes nothing.
     pub(super) async fn rehearse(
         &self,
         connected: &Connected,
         scripts: &Scripts,
         call: &Cmd,
     ) -> Result<(), RedisTrouble> {
+        let address = self.address.shown();
         let mut connection = connected.connection.clone();
-        match scripts.send(&mut connection, call).await {
-            Err(error) if matches!(error.code(), Some("NOPERM" | "WRONGTYPE")) => {
-                Err(away(self.address.shown(), &error))
+        for (key, own) in [(QUEUES, "zset"), (TOKENS, "hash")] {
+            let mut asking = redis::cmd("TYPE");
+            let kind = asking.arg(key).query_async(&mut connection).await;
+            let kind: String = kind.map_err(|error| away(address, &error))?;
+            if kind != "none" && kind != own {
+                let (address, what) = (
+                    address.to_owned(),
+                    format!(
+                        "has a {kind} at {key}, which is not this service's: rename it, or use another \
+                     database"
+                    ),
+                );
+                return Err(RedisTrouble::Unfit { address, what });
             }
+        }
+        match scripts.send(&mut connection, call).await {
+            Err(error) if error.code() == Some("NOPERM") => Err(away(address, &error)),
             // What is wrong for a while, as when it is full, is told by the calls that it fails.
             Ok(_) | Err(_) => Ok(()),
         }
@@ -505,7 +519,15 @@ impl Link {
                 },
                 _ = pings.tick() => {
                     match traits_of(&mut connection).await {
-                        Ok(traits) => self.set_known(self.note(&traits)),
+                        Ok(traits) => {
+                            // Settings may be changed while it runs.
+                            if let Some(what) = traits.iter().find_map(Traits::drops_keys) {
+                                let address = self.address.shown();
+                                self.set(State::Down(format!("Redis at {address} {what}")));
+                                return;
+                            }
+                            self.set_known(self.note(&traits));
+                        }
                         Err(error) => {
                             self.failed(&error);
                             // Of a cluster the other nodes go on.
@@ -535,10 +557,6 @@ fn away(address: &str, error: &RedisError) -> RedisTrouble {
             "lets this user do too little (ACL SETUSER USER ~gangline:* &gangline:* +@read +@write \
              +@scripting +@pubsub +@connection +info +config|get +time +wait gives what is needed)"
         }
-        _ if error.code() == Some("WRONGTYPE") => {
-            "has a key gangline:{queues} that is not this service's: rename it, or use another \
-             database"
-        }
         ErrorKind::Io if error.to_string().contains("certificate") => {
             "shows a certificate that is not trusted (SSL_CERT_FILE names a file with the \
              certificate authorities that are, in PEM)"
@@ -551,28 +569,4 @@ fn away(address: &str, error: &RedisError) -> RedisTrouble {
         what,
         detail: error.to_string(),
     }
-}
-
-/// Asks every primary what it is.
-async fn traits_of(connection: &mut Connection) -> Result<Vec<Traits>, RedisError> {
-    let infos: Vec<String> = connection.ask_all(&redis::cmd("INFO")).await?;
-    let mut asking = redis::cmd("CONFIG");
-    asking.arg("GET").arg("appendfsync");
-    // Managed services forbid CONFIG; then nobody can say.
-    let told = connection.ask_all::<Vec<String>>(&asking).await;
-    let told = told
-        .unwrap_or_default()
-        .into_iter()
-        .map(|mut one| one.pop());
-    // Where the nodes of a cluster differ, the weakest counts.
-    let told: Vec<Option<String>> = told.collect();
-    let sync = match told.iter().all(|one| one.as_deref() == Some("always")) {
-        true => told.first().cloned().flatten(),
-        false => told
-            .into_iter()
-            .find(|one| one.as_deref() != Some("always"))
-            .flatten(),
-    };
-    let traits = infos.into_iter();
-    Ok(traits.map(|info| Traits::new(info, sync.clone())).collect())
 }

@@ -4,11 +4,18 @@
 --
 -- KEYS: the sorted set of queues. ARGV: how many at most, for how long they are claimed.
 
-redis.register_function(LIBRARY .. '_claim', function(keys, arguments)
+do
+local function claim(keys, arguments)
   local time = redis.call('TIME')
   local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
   local claimed_until = now_ms + tonumber(arguments[2])
   local names = redis.call('ZRANGEBYSCORE', keys[1], '-inf', now_ms, 'LIMIT', 0, arguments[1])
   for _, name in ipairs(names) do redis.call('ZADD', keys[1], claimed_until, name) end
   return { claimed_until, names }
-end)
+end
+
+-- Sessions end and queues go when memory has run out, too.
+redis.register_function{
+  function_name = LIBRARY .. '_claim', callback = claim, flags = { 'allow-oom' },
+}
+end

@@ -93,9 +93,12 @@ impl Inner {
 
     /// Shortens a claim.
     async fn claim_until(&self, queue: &QueueName, until_ms: u64) -> Result<(), StoreError> {
-        let mut cmd = redis::cmd("ZADD");
-        cmd.arg(keys::QUEUES)
-            .arg("XX")
+        const SHORTEN: &str = "#!lua flags=allow-oom\n\
+                               redis.call('ZADD', KEYS[1], 'XX', ARGV[1], ARGV[2])";
+        let mut cmd = redis::cmd("EVAL");
+        cmd.arg(SHORTEN)
+            .arg(1)
+            .arg(keys::QUEUES)
             .arg(until_ms)
             .arg(queue.full());
         self.send_plain::<Value>(&cmd).await?;

@@ -101,6 +101,8 @@ async fn another_primary_that_the_sentinels_name_is_used_at_once() {
     let api = Api::new(&server.url, Some(TOKEN));
     let queue = api.fresh_queue();
     queue.push(&[json!(1)]).await;
+    let meta = format!("gangline:{{default.{}}}:meta", queue.name);
+    replica.until_it_says(&["EXISTS", &meta], "1");
 
     // Nobody can tell the primary that it is none any more, as when it is cut off from the others.
     let deaf = ["ACL", "SETUSER", "default", "-slaveof", "-replicaof"];
