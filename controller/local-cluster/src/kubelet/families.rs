@@ -204,6 +204,42 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_held_until_it_is_known_that_they_have_few_processes() {
+        use std::os::unix::process::CommandExt;
+        use std::process::Command;
+
+        let mut program = Command::new("sleep");
+        let mut program = program.arg("1000").process_group(0).spawn().unwrap();
+        let pid = i32::try_from(program.id()).unwrap();
+        let own = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let run = Run::new(dir.path().join("c.0"));
+        assert!(run.claim(&own).unwrap());
+        let identity = Identity::of(pid).unwrap();
+        run.set_program(&identity, jiff::Timestamp::now()).unwrap();
+        let programs = Programs::default();
+        assert!(programs.hold().is_empty(), "it is not listed yet");
+        let listing = programs.list("uid", &run);
+        let until = |is_held: bool| {
+            // The kernel sends a signal at once, and a process that sleeps takes it when it has a turn.
+            while (Stat::of(pid).unwrap().state == 'T') != is_held {
+                std::thread::yield_now();
+            }
+        };
+        let held = programs.hold();
+        until(true);
+        let families = |children: &[i32]| Families(HashMap::from([(own.pid, children.to_vec())]));
+        release(&held, &families(&[1, 2, 3]), 2);
+        assert_eq!(Stat::of(pid).unwrap().state, 'T', "it is one of too many");
+        release(&held, &families(&[1, 2]), 2);
+        until(false);
+        drop(listing);
+        assert!(programs.hold().is_empty(), "it is listed no more");
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
+
+    #[test]
     fn this_process_is_among_those_of_the_machine() {
         assert!(all_tasks() > 0);
         let own = i32::try_from(std::process::id()).unwrap();

@@ -336,6 +336,8 @@ pub(crate) async fn programs_go_before_their_supervisor_when_memory_is_out() {
     let own = score(i32::try_from(std::process::id()).unwrap());
     assert_eq!(score(program.pid), 1000);
     assert_eq!(score(run.supervisor().unwrap().pid), own);
+    world.api.delete("p", 0);
+    world.api.gone("p").await;
 }
 
 pub(crate) async fn memory_that_processes_share_is_counted_once() {
@@ -396,6 +398,14 @@ pub(crate) async fn a_pod_that_forks_without_end_is_ended_and_others_are_not() {
     } else {
         println!("SKIPPED the bound of the kernel: no control groups can be made here");
     }
+    // It may have been held meanwhile, and goes on.
+    let program = world.run_of("few", 0).program().unwrap();
+    let goes_on = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.pid)).ok()?;
+        let (_, after_name) = stat.rsplit_once(") ")?;
+        (!after_name.starts_with('T')).then_some(())
+    };
+    poll(goes_on, "the other Pod's going on").await;
     let few = world.api.written("few").pop().unwrap();
     assert_eq!(few.phase.as_deref(), Some("Running"));
     world.api.delete("few", 0);
