@@ -34,7 +34,7 @@ pub use ids::{
     InvalidId, ItemId, ItemKey, LeaseNumber, Namespace, QueueName, QueueUid, SessionId, TokenHash,
     TokenId, WorkerName,
 };
-pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
+pub use item::{Attempt, Ending, ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
 pub use job::{ConditionReport, JobReport, PodReport};
 pub use queue::{
     Counts, Durability, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerRecord, WorkerView,

@@ -128,6 +128,7 @@ cases! {
     a_settle_with_an_older_lease_changes_nothing
     a_settle_after_the_session_has_left_still_counts_as_done
     a_late_retry_after_the_session_was_revoked_is_stale
+    a_history_says_how_each_attempt_ended
     a_retry_comes_back_after_its_delay_with_the_next_attempt
     an_item_out_of_attempts_is_dead_with_its_last_error
     a_dead_item_can_be_redriven

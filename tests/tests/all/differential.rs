@@ -80,7 +80,7 @@ async fn redis_gives_the_replies_of_the_state_machine() {
 }
 
 /// What replies must have been about, at least once.
-const KINDS: [&str; 38] = [
+const KINDS: [&str; 46] = [
     "AlreadySettled",
     "StaleLease",
     "UnknownItem",
@@ -119,6 +119,14 @@ const KINDS: [&str; 38] = [
     "duplicate: true",
     "Redriven(2)",
     "traceparent: Some",
+    "end: Retry",
+    "end: Dead",
+    "end: Release",
+    "end: TimeLimit",
+    "end: Expired",
+    "end: Replaced",
+    "end: Disrupted",
+    "end: Left",
 ];
 
 type Replied = Result<Reply, Refusal>;

@@ -63,9 +63,9 @@ fn check_enum<T: Serialize>(name: &str, all: &[T]) {
 #[test]
 fn schemas_are_those_of_the_types() {
     use gangline_protocol::{
-        Counts, DeadItems, ErrorCode, HeldBack, ItemState, JobReport, NewItem, Phase,
-        QueueSettings, RedriveRequest, Redriven, Role, SettingsPatch, SettleOutcome, SettleStatus,
-        StopOutcome, Term, TermKind,
+        Counts, DeadItems, Ending, ErrorCode, HeldBack, ItemState, ItemView, JobReport, NewItem,
+        Phase, QueueSettings, RedriveRequest, Redriven, Role, SettingsPatch, SettleOutcome,
+        SettleStatus, StopOutcome, Term, TermKind,
     };
     check_enum("ErrorCode", &ErrorCode::ALL);
     check_enum("Role", &Role::ALL);
@@ -104,6 +104,21 @@ fn schemas_are_those_of_the_types() {
             ItemState::Dead,
             ItemState::Cancelled,
             ItemState::Abandoned,
+        ],
+    );
+    check_enum(
+        "Ending",
+        &[
+            Ending::Done,
+            Ending::Retry,
+            Ending::Dead,
+            Ending::Release,
+            Ending::TimeLimit,
+            Ending::Expired,
+            Ending::Replaced,
+            Ending::Revoked,
+            Ending::Disrupted,
+            Ending::Left,
         ],
     );
     check_enum(
@@ -168,6 +183,15 @@ fn schemas_are_those_of_the_types() {
     check("JobReport", &job);
     check("ConditionReport", &job.conditions[0]);
     check("PodReport", &job.pods[0]);
+    let attempt = json!({"attempt": 1, "worker": "w", "leasedAt": "2026-01-01T00:00:00Z",
+        "endedAt": "2026-01-01T00:00:00Z", "end": "retry", "error": "e"});
+    let view = json!({"id": 1, "state": "done", "key": "k", "payload": 1, "result": 1, "tookMs": 1,
+        "attempts": 1, "error": "e", "dueAt": "2026-01-01T00:00:00Z", "lease": 1,
+        "session": "0000000000000001", "worker": "w", "since": "2026-01-01T00:00:00Z",
+        "history": [attempt]});
+    let view: ItemView = serde_json::from_value(view).unwrap();
+    check("ItemView", &view);
+    check("Attempt", &view.history[0]);
     let item = json!({"payload": 1, "key": "k", "priority": 1, "delayMs": 1, "timeLimitMs": 1,
         "maxAttempts": 1, "traceparent": "t"});
     check("NewItem", &serde_json::from_value::<NewItem>(item).unwrap());

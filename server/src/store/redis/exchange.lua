@@ -171,7 +171,9 @@ local function settle_one(session, settle)
       delay = backoff(failures)
     end
   end
-  local text = settle.has_error and settle.text or nil
+  local is_failed = outcome == OUTCOME.retry or outcome == OUTCOME.dead
+  local text = is_failed and settle.has_error and settle.text or nil
+  Attempts.note(item, outcome, Sessions.worker_of(item.session), text)
   withdraw(item)
   if outcome == OUTCOME.done then
     record_result(item.id, item, settle.hash, settle.text)

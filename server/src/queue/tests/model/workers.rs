@@ -1,5 +1,6 @@
 //! What workers say: sessions and settles.
 
+use gangline_protocol::item::Ending;
 use gangline_protocol::{
     EndCause, EndPhase, ExchangeReply, ExchangeRequest, ItemId, ItemState, LeaseNumber, LeaseReply,
     LeaseRequest, QueueName, SessionEnd, SessionId, Settle, SettleOutcome, SettleStatus, Settled,
@@ -255,8 +256,16 @@ impl Queue {
             return (SettleStatus::Over, false);
         }
         let settings = self.settings.clone();
+        let holder = self.holder_of(id);
         let item = self.item(id);
         let held = item.state;
+        let (ending, error) = match outcome {
+            SettleOutcome::Done => (Ending::Done, None),
+            SettleOutcome::Retry => (Ending::Retry, settle.error.clone()),
+            SettleOutcome::Dead => (Ending::Dead, settle.error.clone()),
+            SettleOutcome::Release => (Ending::Release, None),
+        };
+        item.note(now.ms(), ending, error, holder.as_ref());
         item.fate = Fate::Settled;
         let last = item.attempts + 1 >= item.max_attempts(&settings);
         match outcome {
