@@ -458,6 +458,7 @@ async fn the_oldest_ready_item_is_the_same_however_old_the_queue_is() {
         }
         case.look(Query::OldestReady).await;
     }
+}
 
 /// Items that are settled for good keep their history while they are among the newest of those.
 #[tokio::test]
