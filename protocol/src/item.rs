@@ -219,12 +219,30 @@ pub struct ItemView {
     /// Since when it has been leased, or when it was settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// How far its worker is with it, if it has said so under this lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// What became of its attempts, unless it was done at the first: the last
     /// [`ATTEMPTS_KEPT_MAX`](crate::limits::ATTEMPTS_KEPT_MAX) that have ended, the newest last.
     /// Once it is done or cancelled only for as long as it is one of the last
     /// [`ATTEMPTS_SETTLED_MAX`](crate::limits::ATTEMPTS_SETTLED_MAX) such items.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Attempt>,
+}
+
+/// How far a worker is with an item that it has, as it said last. It goes with the lease, and with
+/// a restart of a service that keeps its queues itself: the worker says it anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// How much of it is done, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
+    /// What is being done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Box<str>>,
+    /// When this was heard.
+    pub at: Timestamp,
 }
 
 /// An attempt at an item that has ended. What was leased ahead and never started is none.
@@ -241,7 +259,7 @@ pub struct Attempt {
     /// When its lease ended, or a settle came late that still counted.
     pub ended_at: Timestamp,
     /// How it ended.
-    pub end: Ending,
+    pub outcome: Ending,
     /// What the worker gave as the error: the last
     /// [`ATTEMPT_ERROR_BYTES_MAX`](crate::limits::ATTEMPT_ERROR_BYTES_MAX) bytes of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

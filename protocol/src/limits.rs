@@ -52,6 +52,11 @@ pub const ATTEMPT_ERROR_BYTES_MAX: usize = 512;
 /// items that are dead, or still to be done, are all kept.
 pub const ATTEMPTS_SETTLED_MAX: usize = 1_000;
 
+/// Longest text of a handler's progress, in bytes.
+///
+/// A line beside an item; it travels with heartbeats.
+pub const PROGRESS_TEXT_BYTES_MAX: usize = 200;
+
 /// Longest reason of a stop, in bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
 

@@ -3,7 +3,7 @@
 import { confirmed, may } from "./actions.js";
 import { command, fill, h, panel, save, show, table } from "./dom.js";
 import { call, pathOf } from "./service.js";
-import { bytes, clock, count, duration, ENDS, items, nameOf, podOf, quoted, withNames, workerName } from "./words.js";
+import { bytes, clock, count, duration, ENDS, items, nameOf, podOf, quoted, soFar, withNames, workerName } from "./words.js";
 
 const NAMES_MAX = 20;
 // Logs of so many Pods of an item's last attempts.
@@ -22,10 +22,10 @@ export function value(name, of) {
 
 // Who tried, when, for how long, how that ended; and where the Pods of the last attempts say more.
 function attempts(history, job) {
-  const rows = history.map(({ attempt, worker, leasedAt, endedAt, end, error }) => {
+  const rows = history.map(({ attempt, worker, leasedAt, endedAt, outcome, error }) => {
     const code = podOf(worker, job)?.exitCode;
     return h("tr", {}, h("td", { class: "number" }, count(attempt)),
-      h("td", {}, ENDS[end] ?? end, code ? h("span", { class: "soft" }, `, Pod exit ${code}`) : "", error && h("pre", { tabindex: "0" }, error)),
+      h("td", {}, ENDS[outcome] ?? outcome, code ? h("span", { class: "soft" }, `, Pod exit ${code}`) : "", error && h("pre", { tabindex: "0" }, error)),
       h("td", { class: "worker", title: worker }, workerName(worker, job)),
       h("td", { class: "number" }, duration(Date.parse(endedAt) - Date.parse(leasedAt))),
       h("td", { class: "number" }, h("time", { datetime: endedAt, title: new Date(endedAt).toLocaleString() }, clock(endedAt))));
@@ -57,7 +57,7 @@ export function itemDialog(queue, id, isOver = false, job = undefined) {
   dialog.showModal();
   const identity = call("/v1/whoami").catch(() => ({}));
   call(pathOf(queue, `/items/${id}`)).then(async (item) => {
-    const rows = [["state", item.state], ["key", item.key], ["attempts", count(item.attempts)], ["worker", item.worker],
+    const rows = [["state", item.state], ["key", item.key], ["attempts", count(item.attempts)], ["worker", item.worker], ["so far", soFar(item.progress)],
       ["since", item.since && new Date(item.since).toLocaleString()], ["next attempt", item.dueAt && new Date(item.dueAt).toLocaleString()]];
     body.replaceChildren(
       h("dl", { class: "rows" }, ...rows.filter(([, text]) => text)

@@ -40,6 +40,10 @@ export const podOf = (worker, job) =>
 // A worker in a Pod is called by the Pod's uid, which tells nobody anything: the Pod has a name.
 export const workerName = (worker, job) => podOf(worker, job)?.name ?? worker ?? "a worker";
 
+// How far a worker says that it is with an item. Rounded down: 100 % means all of it.
+export const soFar = ({ fraction, text } = {}) =>
+  [fraction !== undefined && `${Math.floor(fraction * 100)} %`, text].filter(Boolean).join(" ");
+
 // How attempts end, for people.
 export const ENDS = {
   done: "done", retry: "failed", dead: "failed for good", release: "given back", timeLimit: "took too long",

@@ -46,7 +46,7 @@ impl Attempts {
         let lost = self.by_item.get_mut(&id).and_then(|attempts| {
             attempts.pop_if(|last| {
                 let same = (last.attempt, last.leased_at) == (attempt.attempt, attempt.leased_at);
-                same && is_lost(last.end)
+                same && is_lost(last.outcome)
             })
         });
         attempt.worker = lost.and_then(|lost| lost.worker);
@@ -111,7 +111,7 @@ impl Queue {
             worker,
             leased_at: Timestamp(extra.leased_ms),
             ended_at: Timestamp(ended_ms),
-            end,
+            outcome: end,
             error: error.map(|error| cut_front(error, ATTEMPT_ERROR_BYTES_MAX)),
         };
         if extra.holder.is_some() {
@@ -141,7 +141,7 @@ impl AttemptPart {
             worker: attempt.worker.as_ref().map(|name| name.as_str().into()),
             leased_ms: attempt.leased_at.0,
             ended_ms: attempt.ended_at.0,
-            end: attempt.end,
+            end: attempt.outcome,
             error: attempt.error.clone(),
         }
     }
@@ -153,7 +153,7 @@ impl AttemptPart {
             worker: worker.map_err(|error: InvalidId| error.to_string())?,
             leased_at: Timestamp(self.leased_ms),
             ended_at: Timestamp(self.ended_ms),
-            end: self.end,
+            outcome: self.end,
             error: self.error,
         })
     }

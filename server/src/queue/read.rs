@@ -92,6 +92,7 @@ impl Queue {
                     .and_then(|id| self.sessions.get(id))
                     .map(|session| session.worker.clone());
                 view.since = Some(Timestamp(extra.leased_ms));
+                view.progress = self.progress.get(&id).cloned();
             }
             ItemState::Ready | ItemState::Done | ItemState::Cancelled | ItemState::Abandoned => {}
         }
@@ -225,6 +226,7 @@ fn blank(id: ItemId, state: ItemState) -> ItemView {
         session: None,
         worker: None,
         since: None,
+        progress: None,
         history: Vec::new(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gangline_protocol::item::Ending;
+use gangline_protocol::item::{Ending, Progress};
 use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{
     Counts, ItemId, ItemKey, Phase, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId,
@@ -41,6 +41,8 @@ pub struct Queue {
     pub(super) dead: BTreeSet<ItemId>,
     /// What became of attempts that did not just succeed.
     pub(super) attempts: Attempts,
+    /// How far workers say that they are with what they hold; not lasting.
+    pub(super) progress: HashMap<ItemId, Progress>,
     pub(super) keys: HashMap<KeyHash, ItemId>,
     pub(super) sessions: Sessions,
     /// Worker names that get no session, and until when.
@@ -94,6 +96,7 @@ impl Queue {
             delayed: BTreeSet::new(),
             dead: BTreeSet::new(),
             attempts: Attempts::default(),
+            progress: HashMap::new(),
             keys: HashMap::new(),
             sessions: Sessions::default(),
             revoked: BTreeMap::new(),
@@ -323,6 +326,9 @@ impl Queue {
                         session.idle_since_ms = self.stepped_ms;
                     }
                 }
+                if !self.progress.is_empty() {
+                    self.progress.remove(&id);
+                }
                 self.counts.leased -= 1;
             }
             Place::Dead => {
@@ -537,6 +543,7 @@ impl Queue {
 
     fn end(&mut self, ended: Ended) {
         self.lease_deadlines.clear();
+        self.progress.clear();
         for id in self.sessions.ids().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.holds.clear();

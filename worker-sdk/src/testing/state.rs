@@ -295,6 +295,7 @@ impl State {
                 worker: worker.map(|session| session.worker.clone()),
                 since: None,
                 took_ms: None,
+                progress: None,
                 history: Vec::new(),
             }
         };

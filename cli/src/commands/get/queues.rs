@@ -293,12 +293,12 @@ fn view_of_attempts(items: &[ItemView]) -> Result<View, Error> {
             rows.push(Row {
                 // Those that did not count have the number of the next one.
                 name: format!("attempt/{}/{}", item.id, attempt.leased_at.0),
-                version: format!("{} {:?}", attempt.ended_at.0, attempt.end),
+                version: format!("{} {:?}", attempt.ended_at.0, attempt.outcome),
                 cells: vec![
                     item.id.to_string(),
                     key.clone(),
                     attempt.attempt.to_string(),
-                    word(attempt.end),
+                    word(attempt.outcome),
                     worker.unwrap_or_else(|| NONE.into()),
                     short(Duration::from_millis(took_ms)),
                     age(attempt.ended_at),
@@ -315,7 +315,7 @@ fn view_of_attempts(items: &[ItemView]) -> Result<View, Error> {
     Ok(View {
         columns: columns(
             &[
-                "ID", "KEY", "ATTEMPT", "END", "WORKER", "TOOK", "SINCE", "ERROR",
+                "ID", "KEY", "ATTEMPT", "OUTCOME", "WORKER", "TOOK", "SINCE", "ERROR",
             ],
             &[],
         ),

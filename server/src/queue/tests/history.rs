@@ -20,7 +20,7 @@ impl World {
 
     fn ends(&self, id: u64) -> Vec<Ending> {
         let history = self.item(id).history;
-        history.iter().map(|attempt| attempt.end).collect()
+        history.iter().map(|attempt| attempt.outcome).collect()
     }
 
     /// Leases an item and fails it, to be tried again at once.
@@ -71,15 +71,15 @@ fn a_history_says_who_tried_when_and_how_it_ended() {
             worker: Some("one".parse().unwrap()),
             leased_at: Timestamp(began),
             ended_at: Timestamp(began),
-            end: Ending::Retry,
+            outcome: Ending::Retry,
             error: Some("no route to host".into()),
         }
     );
     let (lost, done) = (&history[1], &history[2]);
-    assert_eq!((lost.attempt, lost.end), (2, Ending::Revoked));
+    assert_eq!((lost.attempt, lost.outcome), (2, Ending::Revoked));
     assert_eq!(lost.worker, Some(two.name.clone()));
     assert_eq!(lost.ended_at.0 - lost.leased_at.0, 7);
-    assert_eq!((done.attempt, done.end), (3, Ending::Done));
+    assert_eq!((done.attempt, done.outcome), (3, Ending::Done));
     world.restart(true);
     assert_eq!(world.item(1).history, history);
 }
@@ -125,7 +125,10 @@ fn every_end_has_its_word() {
         (4, Ending::Dead),
     ];
     let history = world.item(1).history;
-    let seen: Vec<_> = history.iter().map(|one| (one.attempt, one.end)).collect();
+    let seen: Vec<_> = history
+        .iter()
+        .map(|one| (one.attempt, one.outcome))
+        .collect();
     assert_eq!(seen, expected);
 }
 
@@ -163,7 +166,10 @@ fn a_late_settle_is_how_a_lost_attempt_ended() {
         assert_eq!(world.settle(&mut one, &item, outcome), SettleStatus::Ok);
         let history = world.item(1).history;
         assert_eq!(history.len(), 1);
-        assert_eq!((history[0].end, &history[0].worker), (end, &Some(one.name)));
+        assert_eq!(
+            (history[0].outcome, &history[0].worker),
+            (end, &Some(one.name))
+        );
         assert_eq!(history[0].ended_at.0 - history[0].leased_at.0, 9);
     }
 }
@@ -195,7 +201,7 @@ fn of_items_that_are_settled_for_good_the_newest_keep_their_history() {
         worker: None,
         leased_at: Timestamp(1),
         ended_at: Timestamp(2),
-        end: Ending::Retry,
+        outcome: Ending::Retry,
         error: None,
     };
     let last = ATTEMPTS_SETTLED_MAX as u64 + 1;

@@ -453,7 +453,7 @@ local function item_row(id, worker_of)
     row[6] = item.dead
   elseif state == 'leased' then
     row[6], row[7], row[8] = item.leased, item.lease, item.session
-    row[9] = worker_of(item.session) or false
+    row[9], row[11] = worker_of(item.session) or false, Progress.of(item)
   end
   return row
 end

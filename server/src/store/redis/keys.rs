@@ -23,7 +23,7 @@
 //! | `expires` | sorted set | sessions by deadline in queue time |
 //! | `workers` | hash | worker name → its session |
 //! | `holds` | sorted set | leased items, or `page:serial` for those that share a lease, by the serial number of their session |
-//! | `answers` | hash | `serial:page` → 16 times settles that counted, alike and of consecutive items: `I6` first id, `I8` lease, outcome, `I2` count |
+//! | `answers` | hash | `serial:page` → 16 times settles that counted, alike and of consecutive items: `I6` first id, `I8` lease, outcome, `I2` count; `progress:serial` → how far the session is with items: `I6` id, `I8` lease, fraction as a double (NaN: none), `I6` when, bytes of text + 1, text |
 //! | `lost` | hash | session → ids that it lost without its doing |
 //! | `revoked` | sorted set | worker names by until when they get no session |
 //! | `limits` | sorted set | leased items by the end of their time limit, in queue time |

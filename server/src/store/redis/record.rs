@@ -1,6 +1,6 @@
 //! Items and results, from the records in which they are kept.
 
-use gangline_protocol::item::{Attempt, Ending, ResultView};
+use gangline_protocol::item::{Attempt, Ending, Progress, ResultView};
 use gangline_protocol::{ItemId, ItemKey, ItemState, ItemView, LeaseNumber, NewItem, Timestamp};
 
 use super::encode::{HAS_KEY, HAS_MAX_ATTEMPTS, HAS_TIME_LIMIT, HAS_TRACEPARENT};
@@ -175,6 +175,7 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
         session: None,
         worker: None,
         since: None,
+        progress: None,
         history: Vec::new(),
     };
     match state {
@@ -216,7 +217,28 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
     view.session = row.optional_parsed()?;
     view.worker = row.optional_parsed()?;
     view.history = history(&mut row)?;
+    view.progress = progress(&mut row)?;
     Ok(view)
+}
+
+/// Reads how far a worker is with an item (`progress.lua`).
+pub(super) fn progress(row: &mut Fields) -> Decoded<Option<Progress>> {
+    let Some(packed) = row.optional_bytes()? else {
+        return Ok(None);
+    };
+    let mut rest = &packed[..];
+    let fraction = f64::from_bits(big_endian(take(&mut rest, 8)?));
+    let at = Timestamp(big_endian(take(&mut rest, 6)?));
+    let text = match take(&mut rest, 1)?[0] {
+        0 => None,
+        bytes => Some(self::text(take(&mut rest, usize::from(bytes) - 1)?.to_vec())?.into()),
+    };
+    Ok(Some(Progress {
+        // Stands for none.
+        fraction: Some(fraction).filter(|fraction| !fraction.is_nan()),
+        text,
+        at,
+    }))
 }
 
 /// Reads what became of attempts (`attempts.lua`).
@@ -225,7 +247,7 @@ fn history(row: &mut Fields) -> Decoded<Vec<Attempt>> {
     let mut rest = &packed[..];
     let mut attempts = Vec::new();
     while !rest.is_empty() {
-        let end = ending(take(&mut rest, 1)?[0])?;
+        let outcome = ending(take(&mut rest, 1)?[0])?;
         let attempt = small(big_endian(take(&mut rest, 2)?))?;
         let leased_at = Timestamp(big_endian(take(&mut rest, 6)?));
         let ended_at = Timestamp(big_endian(take(&mut rest, 6)?));
@@ -243,7 +265,7 @@ fn history(row: &mut Fields) -> Decoded<Vec<Attempt>> {
             worker: worker.map_err(|_| Malformed("no worker name"))?,
             leased_at,
             ended_at,
-            end,
+            outcome,
             error,
         });
     }

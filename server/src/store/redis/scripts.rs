@@ -22,6 +22,7 @@ const PARTS: [&str; 13] = [
     include_str!("lanes.lua"),
     include_str!("adding.lua"),
     include_str!("sessions.lua"),
+    include_str!("progress.lua"),
     include_str!("push.lua"),
     include_str!("exchange.lua"),
     include_str!("control.lua"),

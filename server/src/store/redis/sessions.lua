@@ -280,11 +280,11 @@ local function end_session(session, how, counted)
   call('HDEL', K.workers, session.worker)
   later(K.expires, session.id, false)
   if session.lost > 0 then call('HDEL', K.lost, session.id) end
-  local last, fields = floor(session.entries / ANSWERS.page) - 1, {}
+  local last, fields = floor(session.entries / ANSWERS.page) - 1, { Progress.field(session) }
   for number = max(last - ANSWERS.pages, 0), last do
     fields[#fields + 1] = answer_page(session, number)
   end
-  if #fields > 0 then call('HDEL', K.answers, unpack(fields)) end
+  call('HDEL', K.answers, unpack(fields))
   q.endings = q.endings + 1
   local order = q.endings * 4 + how
   call('ZADD', K.ended, order, session.id)

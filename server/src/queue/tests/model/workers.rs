@@ -1,6 +1,6 @@
 //! What workers say: sessions and settles.
 
-use gangline_protocol::item::Ending;
+use gangline_protocol::item::{Ending, Progress};
 use gangline_protocol::{
     EndCause, EndPhase, ExchangeReply, ExchangeRequest, ItemId, ItemState, LeaseNumber, LeaseReply,
     LeaseRequest, QueueName, SessionEnd, SessionId, Settle, SettleOutcome, SettleStatus, Settled,
@@ -139,6 +139,17 @@ impl Queue {
             {
                 let started = Some((queue_time, length, self.time_limit_ms(id)));
                 self.item(id).state = State::Leased(Held { session, started });
+            }
+        }
+        for said in request.progress {
+            let is_over = self.is_over();
+            let item = self.items.get_mut((said.id.0 as usize).wrapping_sub(1));
+            if let Some(session) = open
+                && let Some(item) = item.filter(|item| item.lease == said.lease.0 && !is_over)
+                && item.held_by(session).is_some()
+            {
+                let (fraction, text, at) = (said.fraction, said.text, Timestamp(now.ms()));
+                item.progress = Some((said.lease.0, Progress { fraction, text, at }));
             }
         }
         let mut session = open;

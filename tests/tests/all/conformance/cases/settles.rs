@@ -164,7 +164,14 @@ pub(crate) async fn a_history_says_how_each_attempt_ended(q: Queue) {
     let history = item["history"].as_array().unwrap();
     let seen: Vec<_> = history
         .iter()
-        .map(|one| (&one["attempt"], &one["worker"], &one["end"], &one["error"]))
+        .map(|one| {
+            (
+                &one["attempt"],
+                &one["worker"],
+                &one["outcome"],
+                &one["error"],
+            )
+        })
         .collect();
     let null = &json!(null);
     let expected = [
