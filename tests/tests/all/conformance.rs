@@ -118,6 +118,7 @@ cases! {
     higher_priorities_come_first_and_equal_ones_in_order
     a_delayed_item_waits_for_its_time
     a_lease_on_a_queue_that_does_not_exist_waits
+    how_far_a_worker_is_with_an_item_is_shown_until_its_lease_ends
     a_held_lease_is_woken_by_a_push
     a_held_lease_is_woken_by_the_end
     a_revoked_session_in_line_keeps_no_item_from_the_next
