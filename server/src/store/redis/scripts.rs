@@ -13,7 +13,7 @@ use gangline_protocol::digest::hex;
 
 pub(super) const HEAD: &str = include_str!("head.lua");
 
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     HEAD,
     include_str!("keys.lua"),
     include_str!("marks.lua"),
