@@ -33,6 +33,11 @@ pub struct ExchangeRequest {
     /// Items leased ahead that have been started since the last call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub started: Vec<ItemId>,
+    /// How far the session is with items that it holds: at most
+    /// [`SESSION_LEASES_MAX`](crate::limits::SESSION_LEASES_MAX) entries. What is said under
+    /// another lease than the item's is ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub progress: Vec<ItemProgress>,
     /// Extends the session, and may be held until there is news for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<HeartbeatRequest>,
@@ -55,11 +60,29 @@ impl ExchangeRequest {
             uid: None,
             settles: Vec::new(),
             started: Vec::new(),
+            progress: Vec::new(),
             heartbeat: None,
             lease: None,
             leave: false,
         }
     }
+}
+
+/// How far a worker is with an item; takes the place of what it said of the item before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ItemProgress {
+    /// The item.
+    pub id: ItemId,
+    /// The lease under which it was handed out.
+    pub lease: LeaseNumber,
+    /// How much of it is done, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
+    /// What is being done, for people: at most
+    /// [`PROGRESS_TEXT_BYTES_MAX`](crate::limits::PROGRESS_TEXT_BYTES_MAX) bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Box<str>>,
 }
 
 /// The heartbeat part of an exchange.

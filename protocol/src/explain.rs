@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Timestamp;
 use crate::certificate::Certificate;
 use crate::ids::{ItemId, ItemKey, LeaseNumber, QueueName, QueueUid, SessionId, WorkerName};
+use crate::item::Progress;
 
 /// What `GET …/explain` shows: every term that keeps the queue from being over. None when it is
 /// over: then there is the certificate.
@@ -98,7 +99,7 @@ pub enum HeldBack {
 }
 
 /// A leased item, and for how long it has been held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldItem {
     /// The item.
@@ -118,6 +119,9 @@ pub struct HeldItem {
     pub since: Timestamp,
     /// For how long, in milliseconds.
     pub held_ms: u64,
+    /// How far its worker is with it, if it has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     /// It has been held for more than ten times the usual, and for more than two seconds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slow: bool,

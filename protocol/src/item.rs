@@ -219,6 +219,77 @@ pub struct ItemView {
     /// Since when it has been leased, or when it was settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// How far its worker is with it, if it has said so under this lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What became of its attempts, unless it was done at the first: the last
+    /// [`ATTEMPTS_KEPT_MAX`](crate::limits::ATTEMPTS_KEPT_MAX) that have ended, the newest last.
+    /// Once it is done or cancelled only for as long as it is one of the last
+    /// [`ATTEMPTS_SETTLED_MAX`](crate::limits::ATTEMPTS_SETTLED_MAX) such items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Attempt>,
+}
+
+/// How far a worker is with an item that it has, as it said last. It goes with the lease, and with
+/// a restart of a service that keeps its queues itself: the worker says it anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// How much of it is done, from 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
+    /// What is being done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Box<str>>,
+    /// When this was heard.
+    pub at: Timestamp,
+}
+
+/// An attempt at an item that has ended. What was leased ahead and never started is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Which one it was, from 1; those that did not count have the number of the next one.
+    pub attempt: u16,
+    /// Whose it was, unless that is not known any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerName>,
+    /// When its lease began.
+    pub leased_at: Timestamp,
+    /// When its lease ended, or a settle came late that still counted.
+    pub ended_at: Timestamp,
+    /// How it ended.
+    pub outcome: Ending,
+    /// What the worker gave as the error: the last
+    /// [`ATTEMPT_ERROR_BYTES_MAX`](crate::limits::ATTEMPT_ERROR_BYTES_MAX) bytes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<str>>,
+}
+
+/// How an attempt ended: as the worker settled it, or else with its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ending {
+    /// Settled with a result.
+    Done,
+    /// Settled as failed, to be tried again, if there was another attempt left.
+    Retry,
+    /// Settled as failed for good.
+    Dead,
+    /// Settled as given back; not counted.
+    Release,
+    /// It took longer than its time limit.
+    TimeLimit,
+    /// The worker was not heard of for a session length.
+    Expired,
+    /// A new session of the worker's name took the place of the one before.
+    Replaced,
+    /// Somebody who knows said that the worker is gone.
+    Revoked,
+    /// The same, through no fault of the work; not counted.
+    Disrupted,
+    /// The worker left without a settle; not counted.
+    Left,
 }
 
 /// One recorded result.

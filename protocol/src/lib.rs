@@ -26,15 +26,17 @@ pub use certificate::{Certificate, EndCause, EndPhase, StopOutcome};
 pub use dead::{DeadGroup, DeadItems, RedriveRequest, Redriven};
 pub use error::{ErrorCode, Problem};
 pub use exchange::{
-    ExchangeReply, ExchangeRequest, HeartbeatRequest, LeaseReply, LeaseRequest, LeasedItem,
-    SessionEnd, Settle, SettleOutcome, SettleStatus, Settled, Wait, WaitReason,
+    ExchangeReply, ExchangeRequest, HeartbeatRequest, ItemProgress, LeaseReply, LeaseRequest,
+    LeasedItem, SessionEnd, Settle, SettleOutcome, SettleStatus, Settled, Wait, WaitReason,
 };
 pub use explain::{Explanation, HeldBack, HeldItem, Term, TermKind};
 pub use ids::{
     InvalidId, ItemId, ItemKey, LeaseNumber, Namespace, QueueName, QueueUid, SessionId, TokenHash,
     TokenId, WorkerName,
 };
-pub use item::{ItemState, ItemView, NewItem, PushReply, PushRequest, Pushed};
+pub use item::{
+    Attempt, Ending, ItemState, ItemView, NewItem, Progress, PushReply, PushRequest, Pushed,
+};
 pub use job::{ConditionReport, JobReport, PodReport};
 pub use queue::{
     Counts, Durability, Phase, QueueSettings, QueueStatus, SettingsPatch, WorkerRecord, WorkerView,

@@ -36,6 +36,27 @@ pub const WORKER_NAME_BYTES_MAX: usize = 128;
 /// Longest error text kept with an item, in bytes; longer texts are cut at the front.
 pub const ERROR_BYTES_MAX: usize = 4_096;
 
+/// Attempts that an item's history names; the oldest are left out.
+///
+/// More would not be read, and most queues give up far earlier.
+pub const ATTEMPTS_KEPT_MAX: usize = 10;
+
+/// Longest error of an attempt in an item's history, in bytes; longer texts are cut at the front.
+///
+/// The last error is kept in full beside it, within [`ERROR_BYTES_MAX`].
+pub const ATTEMPT_ERROR_BYTES_MAX: usize = 512;
+
+/// Items of a queue that are done or cancelled and whose history is kept; the oldest goes first.
+///
+/// A history takes up to 6.5 KiB, and what is settled for good should take next to nothing. Those of
+/// items that are dead, or still to be done, are all kept.
+pub const ATTEMPTS_SETTLED_MAX: usize = 1_000;
+
+/// Longest text of a handler's progress, in bytes.
+///
+/// A line beside an item; it travels with heartbeats.
+pub const PROGRESS_TEXT_BYTES_MAX: usize = 200;
+
 /// Longest reason of a stop, in bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
 

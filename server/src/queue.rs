@@ -9,6 +9,7 @@
 //! time, what a session was last told) is rebuilt with a fresh deadline for every session: an
 //! outage ends none of them.
 
+mod attempts;
 pub mod command;
 mod exchange;
 mod explain;

@@ -128,6 +128,8 @@ impl Service {
             request.session = reply.session.or(request.session);
             request.uid = reply.uid.or(request.uid);
             request.started.clear();
+            // Another call may have said something newer meanwhile.
+            request.progress.clear();
             if let Some(lease) = &mut request.lease {
                 let left = hold.until.saturating_duration_since(Instant::now());
                 lease.wait_ms = u64::try_from(left.as_millis()).unwrap_or(HOLD_MS_MAX);

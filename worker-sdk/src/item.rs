@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gangline_protocol::{ItemId, ItemKey, Json, LeasedItem, NewItem, StopOutcome};
+use gangline_protocol::{ItemId, ItemKey, Json, LeaseNumber, LeasedItem, NewItem, StopOutcome};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+use crate::progress::{Board, Progress};
 
 /// Writes a value as JSON, as payloads and results are.
 ///
@@ -39,6 +41,7 @@ pub struct Item<T> {
     pub key: Option<ItemKey>,
     /// W3C trace context of the producer.
     pub traceparent: Option<Box<str>>,
+    pub(crate) lease: LeaseNumber,
     pub(crate) context: Context,
 }
 
@@ -47,6 +50,7 @@ pub struct Item<T> {
 pub(crate) struct Context {
     pub(crate) cancelled: CancellationToken,
     pub(crate) said: Arc<Mutex<Said>>,
+    pub(crate) board: Board,
 }
 
 /// What a handler has said.
@@ -54,11 +58,17 @@ pub(crate) struct Context {
 pub(crate) struct Said {
     pub(crate) stop: Option<StopOutcome>,
     pub(crate) spawn: Vec<NewItem>,
+    /// The item's newest lease, once it has another than the one that it came under.
+    pub(crate) lease: Option<LeaseNumber>,
 }
 
 impl Context {
     pub(crate) fn take(&self) -> Said {
-        std::mem::take(&mut *self.said.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.said())
+    }
+
+    pub(crate) fn said(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,6 +83,15 @@ impl<T> Item<T> {
     /// handler succeeds.
     pub fn spawn(&self, item: NewItem) {
         self.said().spawn.push(item);
+    }
+
+    /// Says how far the handler is: a fraction from 0 to 1, a short text, or both, as in
+    /// `item.progress((0.4, "page 3"))`. People see it with the item and where it is asked what
+    /// keeps a queue open. It goes with the next heartbeat, the newest only, so that it may be said
+    /// as often as is convenient.
+    pub fn progress(&self, progress: impl Into<Progress>) {
+        let lease = self.said().lease.unwrap_or(self.lease);
+        self.context.board.put(self.id, lease, progress.into());
     }
 
     /// Resolves when the result is wanted no more: the queue is over, the item was cancelled or
@@ -94,10 +113,7 @@ impl<T> Item<T> {
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {
-        self.context
-            .said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.context.said()
     }
 }
 
@@ -105,7 +121,7 @@ impl Item<Json> {
     pub(crate) fn of(item: LeasedItem, context: Context) -> Self {
         let LeasedItem {
             id,
-            lease: _,
+            lease,
             attempt,
             key,
             time_limit_ms: _,
@@ -115,6 +131,7 @@ impl Item<Json> {
         Self {
             payload,
             id,
+            lease,
             attempt,
             key,
             traceparent,
@@ -129,6 +146,7 @@ impl Item<Json> {
         Ok(Item {
             payload,
             id: self.id,
+            lease: self.lease,
             attempt: self.attempt,
             key: self.key,
             traceparent: self.traceparent,

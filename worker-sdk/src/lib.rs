@@ -30,6 +30,7 @@ pub mod error;
 pub mod exec;
 pub mod item;
 pub mod producer;
+mod progress;
 pub mod retry;
 pub mod testing;
 mod tls;
@@ -42,6 +43,7 @@ pub use gangline_protocol as protocol;
 pub use gangline_protocol::StopOutcome;
 pub use item::{HandlerError, Item};
 pub use producer::{Producer, ProducerSettings};
+pub use progress::Progress;
 pub use worker::{End, Worker};
 
 /// The guide's programs, compiled.

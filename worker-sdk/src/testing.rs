@@ -32,6 +32,7 @@
 //! It keeps to the rules of the real service as far as one process can see them; bounds on
 //! sizes are not checked.
 
+mod looks;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -122,6 +122,8 @@ Examples:
   gangline get items images --state leased --limit 20
   # What was given up, with the last error
   gangline get dead images -o json
+  # Who tried what was not done at once, for how long, and how that ended
+  gangline get attempts images --state dead
   # Jobs and Pods, as kubectl shows them
   gangline get jobs -o wide
   gangline get pods -l app=resize";

@@ -26,8 +26,8 @@ const WATCH_STEP: Duration = Duration::from_secs(1);
 #[derive(Debug, clap::Args)]
 #[command(after_help = examples::GET)]
 pub(crate) struct Args {
-    /// queues, jobs, pods, or the workers, items, dead (items) of a queue, or the errors that these
-    /// died of
+    /// queues, jobs, pods, or the workers, items, dead (items) of a queue, the errors that these
+    /// died of, or the attempts at its items, unless they were done at the first
     kind: Kind,
     /// Of queues, jobs and pods the one to show, all of them when absent; of workers, items and
     /// dead items their queue
@@ -75,6 +75,7 @@ enum Kind {
     Items,
     Dead,
     Errors,
+    Attempts,
 }
 
 impl FromStr for Kind {
@@ -89,9 +90,10 @@ impl FromStr for Kind {
             "items" | "item" => Self::Items,
             "dead" => Self::Dead,
             "errors" | "error" => Self::Errors,
+            "attempts" | "attempt" => Self::Attempts,
             name => {
                 return Err(format!(
-                    "there are queues, jobs, pods, workers, items, dead and errors; \
+                    "there are queues, jobs, pods, workers, items, dead, errors and attempts; \
                      a queue of this name is shown by: gangline get queue {name}"
                 ));
             }
@@ -180,6 +182,7 @@ impl Kind {
             Self::Items => "items",
             Self::Dead => "dead items",
             Self::Errors => "errors",
+            Self::Attempts => "attempts",
         }
     }
 }
@@ -198,10 +201,9 @@ async fn source(args: Args) -> Result<Source, Error> {
         cluster,
         connect,
     } = args;
-    if state.is_some() && kind != Kind::Items {
-        return Err(
-            Error::usage("--state is for items").hint("gangline get items QUEUE --state ready")
-        );
+    if state.is_some() && !matches!(kind, Kind::Items | Kind::Attempts) {
+        return Err(Error::usage("--state is for items and attempts")
+            .hint("gangline get items QUEUE --state ready"));
     }
     let queue = |name: Option<String>| -> Result<QueueName, Error> {
         let name = name.ok_or_else(|| {
@@ -235,6 +237,7 @@ async fn source(args: Args) -> Result<Source, Error> {
         Kind::Items => queues::What::Items(queue(name)?, state.map(Into::into), limit),
         Kind::Dead => queues::What::Items(queue(name)?, Some(ItemState::Dead), limit),
         Kind::Errors => queues::What::Errors(queue(name)?),
+        Kind::Attempts => queues::What::Attempts(queue(name)?, state.map(Into::into), limit),
     };
     let client = connect.client()?;
     Ok(Source::Queues(queues::Source { client, what }))

@@ -1,11 +1,13 @@
 // What went wrong: dead items by the kind of their error, each with its payload and history.
 
 import { confirmed, may } from "./actions.js";
-import { command, fill, h, panel, save, show } from "./dom.js";
+import { command, fill, h, panel, save, show, table } from "./dom.js";
 import { call, pathOf } from "./service.js";
-import { bytes, count, items, nameOf, quoted, withNames } from "./words.js";
+import { bytes, clock, count, duration, ENDS, items, nameOf, podOf, quoted, soFar, withNames, workerName } from "./words.js";
 
 const NAMES_MAX = 20;
+// Logs of so many Pods of an item's last attempts.
+const LOGS_MAX = 3;
 // More than this of a payload is no text for people.
 const SHOWN_MAX = 4_000;
 
@@ -18,6 +20,25 @@ export function value(name, of) {
     h("button", { type: "button", class: "quiet", onclick: () => save(name, "application/json", [text]) }, "Download all of it"))];
 }
 
+// Who tried, when, for how long, how that ended; and where the Pods of the last attempts say more.
+function attempts(history, job) {
+  const rows = history.map(({ attempt, worker, leasedAt, endedAt, outcome, error }) => {
+    const code = podOf(worker, job)?.exitCode;
+    return h("tr", {}, h("td", { class: "number" }, count(attempt)),
+      h("td", {}, ENDS[outcome] ?? outcome, code ? h("span", { class: "soft" }, `, Pod exit ${code}`) : "", error && h("pre", { tabindex: "0" }, error)),
+      h("td", { class: "worker", title: worker }, workerName(worker, job)),
+      h("td", { class: "number" }, duration(Date.parse(endedAt) - Date.parse(leasedAt))),
+      h("td", { class: "number" }, h("time", { datetime: endedAt, title: new Date(endedAt).toLocaleString() }, clock(endedAt))));
+  });
+  const logs = history.filter(({ worker }) => podOf(worker, job)).map(({ worker }) => {
+    const { name, uid } = podOf(worker, job);
+    return `kubectl -n ${job.namespace} logs ${name} -c ${worker.slice(uid.length + 1)}`;
+  });
+  return [h("h3", {}, "Attempts"),
+    table("Attempts", [["Attempt", "number"], ["Ended"], ["Worker"], ["Took", "number"], ["At", "number"]], h("tbody", { "data-is": "attempts" }, ...rows)),
+    ...[...new Set(logs)].slice(-LOGS_MAX).map(command)];
+}
+
 // What can be done to an item that has not ended, or that is dead in a queue that has not.
 function itemAction(queue, { id, state }, isOver) {
   if (["ready", "delayed", "leased"].includes(state)) return { may: "produce", verb: "Cancel the item", danger: true, method: "DELETE",
@@ -27,7 +48,7 @@ function itemAction(queue, { id, state }, isOver) {
     line: `gangline redrive ${queue} --id ${id}`, text: "The item becomes ready again, with all its attempts before it." };
 }
 
-export function itemDialog(queue, id, isOver = false) {
+export function itemDialog(queue, id, isOver = false, job = undefined) {
   const body = h("div", { class: "item-view" }, h("p", {}, "Looking it up…"));
   const dialog = h("dialog", { "aria-label": `Item ${id}`, onclose: () => dialog.remove() },
     h("h2", {}, `Item ${id}`), body,
@@ -36,11 +57,12 @@ export function itemDialog(queue, id, isOver = false) {
   dialog.showModal();
   const identity = call("/v1/whoami").catch(() => ({}));
   call(pathOf(queue, `/items/${id}`)).then(async (item) => {
-    const rows = [["state", item.state], ["key", item.key], ["attempts", count(item.attempts)], ["worker", item.worker],
+    const rows = [["state", item.state], ["key", item.key], ["attempts", count(item.attempts)], ["worker", item.worker], ["so far", soFar(item.progress)],
       ["since", item.since && new Date(item.since).toLocaleString()], ["next attempt", item.dueAt && new Date(item.dueAt).toLocaleString()]];
     body.replaceChildren(
       h("dl", { class: "rows" }, ...rows.filter(([, text]) => text)
         .map(([name, text]) => h("div", {}, h("dt", {}, name), h("dd", {}, text)))),
+      ...(item.history ? attempts(item.history, job) : []),
       ...(item.error ? [h("h3", {}, "Error of the last attempt"), h("pre", { tabindex: "0" }, item.error)] : []),
       ...("payload" in item ? [h("h3", {}, "Payload"), ...value(`${queue}-${id}-payload.json`, item.payload)] : []),
       ...("result" in item ? [h("h3", {}, "Result"), ...value(`${queue}-${id}-result.json`, item.result)] : []));
@@ -64,6 +86,7 @@ export function dead(queue) {
   root.hidden = true;
   let identity;
   let status;
+  let job;
   const mayRedrive = () => may(identity, "operate") && Boolean(status) && !status.certificate;
   const paint = () => {
     show(redrive, mayRedrive());
@@ -81,7 +104,7 @@ export function dead(queue) {
   function group([given, same, some, total]) {
     const error = given ?? "no error was given";
     const names = some.map(([id, name, attempts]) => h("li", {},
-      h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id, Boolean(status?.certificate)) }, name),
+      h("button", { type: "button", class: "link", onclick: () => itemDialog(queue, id, Boolean(status?.certificate), job) }, name),
       h("span", { class: "soft" }, attempts === undefined ? ` #${id}` : ` #${id}, ${attempts} ${attempts === 1 ? "attempt" : "attempts"}`)));
     const more = total - some.length;
     const title = h("summary", {}, h("span", { class: "how-many" }, count(total)), " ",
@@ -104,7 +127,8 @@ export function dead(queue) {
       root.count(count(status.counts.dead));
       paint();
     },
-    look({ dead, kinds: { groups, ungrouped } }) {
+    look({ dead, kinds: { groups, ungrouped }, job: latest }) {
+      job = latest;
       const rows = withNames(groups, dead).map(({ error, same, items: all, count: total }) =>
         [error, same, all.slice(0, NAMES_MAX).map((item) => [item.id, nameOf(item).slice(0, 120), item.attempts]), total]);
       if (isFirst && rows.length) {

@@ -2,16 +2,17 @@
 
 import { itemDialog } from "./dead.js";
 import { command, fill, h, panel, show } from "./dom.js";
-import { count, duration, nameOf, sentenceCase, workerName } from "./words.js";
+import { count, duration, nameOf, sentenceCase, soFar, workerName } from "./words.js";
 
 const NAMED_MAX = 4;
 
 function held(item, { leased, job, status }, typicalMs) {
   const known = leased.find(({ id }) => id === item.id) ?? item;
   const slow = item.slow ? `, ${count(Math.round(item.heldMs / typicalMs))} times the usual ${duration(typicalMs)}` : "";
-  const how = `${workerName(item.worker, job)} for ${duration(item.heldMs)}, attempt ${item.attempt}${slow}`;
+  const progress = soFar(item.progress);
+  const how = `${workerName(item.worker, job)} for ${duration(item.heldMs)}, attempt ${item.attempt}${slow}${progress && `, ${progress}`}`;
   return h("li", { class: slow ? "slow" : "" }, h("button", { type: "button", class: "link",
-    onclick: () => itemDialog(status.queue, item.id) }, nameOf(known)), " ", h("span", { class: "how" }, how));
+    onclick: () => itemDialog(status.queue, item.id, false, job) }, nameOf(known)), " ", h("span", { class: "how" }, how));
 }
 
 function row({ term, text, trouble, command: line, oldest = [], more = 0, typicalMs }, view) {

@@ -33,12 +33,23 @@ export function totals({ counts }) {
   return { left, ended, all, share: all ? ended / all : 0, percent: all ? Math.floor((ended / all) * 100) : 0 };
 }
 
+// The Pod in which a worker is, if it is one of this Job.
+export const podOf = (worker, job) =>
+  worker && (job?.pods ?? []).find(({ uid }) => worker.startsWith(`${uid}.`));
+
 // A worker in a Pod is called by the Pod's uid, which tells nobody anything: the Pod has a name.
-export function workerName(worker, job) {
-  if (!worker) return "a worker";
-  const pod = (job?.pods ?? []).find(({ uid }) => worker.startsWith(`${uid}.`));
-  return pod?.name ?? worker;
-}
+export const workerName = (worker, job) => podOf(worker, job)?.name ?? worker ?? "a worker";
+
+// How far a worker says that it is with an item. Rounded down: 100 % means all of it.
+export const soFar = ({ fraction, text } = {}) =>
+  [fraction !== undefined && `${Math.floor(fraction * 100)} %`, text].filter(Boolean).join(" ");
+
+// How attempts end, for people.
+export const ENDS = {
+  done: "done", retry: "failed", dead: "failed for good", release: "given back", timeLimit: "took too long",
+  expired: "its worker was not heard of", replaced: "its worker began anew", revoked: "its worker was gone",
+  disrupted: "disrupted", left: "its worker left",
+};
 
 // How long ago something was; `now` is the service's where it is known.
 export const since = (time, now = Date.now()) => duration(Math.max(0, now - Date.parse(time)));

@@ -4,7 +4,7 @@ import { confirmed, may } from "./actions.js";
 import { itemDialog } from "./dead.js";
 import { fill, h, panel, show, table } from "./dom.js";
 import { pathOf } from "./service.js";
-import { count, duration, heldFor, nameOf, straggles, workerName } from "./words.js";
+import { count, duration, heldFor, nameOf, soFar, straggles, workerName } from "./words.js";
 
 const ROWS_MAX = 100;
 const NAMES_MAX = 3;
@@ -13,7 +13,7 @@ export function workers() {
   const body = h("tbody");
   const slow = h("tbody");
   const slowPart = h("div", { class: "slow-part", hidden: true }, h("h3", {}, "Unusually long"),
-    table("Items that take unusually long", [["Item"], ["Worker"], ["Held for", "number"], ["Usual", "number"], ["Attempt", "number"]], slow));
+    table("Items that take unusually long", [["Item"], ["Worker"], ["Held for", "number"], ["Usual", "number"], ["Attempt", "number"], ["So far"]], slow));
   const none = h("p", { class: "hint", hidden: true }, "No worker is here.");
   const list = table("Workers", [["Worker"], ["Done", "number"], ["Holds"], ["Here for", "number"], [""]], body);
   const root = panel("workers", "Workers", list, none, slowPart);
@@ -24,7 +24,8 @@ export function workers() {
     const held = view.leased.filter((item) => item.session === one.session);
     const texts = held.slice(0, NAMES_MAX).map((item) => {
       const ms = heldFor(item, now);
-      return ms < 1000 ? nameOf(item) : `${nameOf(item)} for ${duration(ms)}`;
+      const progress = soFar(item.progress);
+      return [nameOf(item), ms >= 1000 && `for ${duration(ms)}`, progress && `(${progress})`].filter(Boolean).join(" ");
     });
     const more = one.holds - texts.length;
     if (more > 0) texts.push(texts.length ? `${count(more)} more` : `${count(more)} items`);
@@ -59,11 +60,11 @@ export function workers() {
       const rows = view.workers.slice(0, ROWS_MAX).map((one) => [...worker(view, one), may(identity, "operate")]);
       fill(body, rows, (all) => all.map(row));
       const late = view.leased.filter((item) => straggles(item, view.now, view.typicalMs))
-        .map((item) => [item.id, nameOf(item), workerName(item.worker, view.job), duration(heldFor(item, view.now)), duration(view.typicalMs), count(item.attempts + 1)]);
+        .map((item) => [item.id, nameOf(item), workerName(item.worker, view.job), duration(heldFor(item, view.now)), duration(view.typicalMs), count(item.attempts + 1), soFar(item.progress)]);
       show(slowPart, late.length > 0);
-      fill(slow, late, (all) => all.map(([id, item, who, ms, usual, attempt]) => h("tr", {}, h("td", { class: "holds" }, h("button", { type: "button", class: "link",
-        onclick: () => itemDialog(view.status.queue, id) }, item)),
-        h("td", { class: "worker" }, who), h("td", { class: "number" }, ms), h("td", { class: "number" }, usual), h("td", { class: "number" }, attempt))));
+      fill(slow, late, (all) => all.map(([id, item, who, ms, usual, attempt, progress]) => h("tr", {}, h("td", { class: "holds" }, h("button", { type: "button", class: "link",
+        onclick: () => itemDialog(view.status.queue, id, false, view.job) }, item)),
+        h("td", { class: "worker" }, who), h("td", { class: "number" }, ms), h("td", { class: "number" }, usual), h("td", { class: "number" }, attempt), h("td", {}, progress))));
     },
   };
 }

@@ -4,10 +4,13 @@ use axum::extract::State;
 use axum::response::Response;
 use gangline_protocol::item::OutOfBounds;
 use gangline_protocol::limits::{
-    DELAY_MS_MAX, PAYLOAD_BYTES_MAX, SESSION_LEASES_MAX, SETTLES_MAX, SPAWN_ITEMS_MAX,
+    DELAY_MS_MAX, PAYLOAD_BYTES_MAX, PROGRESS_TEXT_BYTES_MAX, SESSION_LEASES_MAX, SETTLES_MAX,
+    SPAWN_ITEMS_MAX,
 };
 use gangline_protocol::queue::RevokeRequest;
-use gangline_protocol::{ErrorCode, ExchangeRequest, SessionId, Settle, SettleOutcome, WorkerView};
+use gangline_protocol::{
+    ErrorCode, ExchangeRequest, ItemProgress, SessionId, Settle, SettleOutcome, WorkerView,
+};
 use serde::Serialize;
 
 use super::App;
@@ -52,6 +55,7 @@ async fn simple(
     let parts = [
         ("settles", !request.settles.is_empty()),
         ("started", !request.started.is_empty()),
+        ("progress", !request.progress.is_empty()),
         ("heartbeat", request.heartbeat.is_some()),
         ("lease", request.lease.is_some()),
         ("leave", request.leave),
@@ -91,7 +95,14 @@ pub(super) async fn heartbeat(
     Json(mut request): Json<ExchangeRequest>,
 ) -> Answer {
     request.heartbeat = Some(request.heartbeat.unwrap_or_default());
-    simple(app, queue, request, "heartbeat", &["heartbeat", "started"]).await
+    simple(
+        app,
+        queue,
+        request,
+        "heartbeat",
+        &["heartbeat", "started", "progress"],
+    )
+    .await
 }
 
 pub(super) async fn leave(
@@ -119,6 +130,33 @@ fn check(request: &ExchangeRequest) -> Result<(), Failure> {
     }
     for (at, settle) in request.settles.iter().enumerate() {
         check_settle(at, settle)?;
+    }
+    if request.progress.len() > SESSION_LEASES_MAX {
+        let bound = format!("at most {SESSION_LEASES_MAX} entries");
+        return Err(Failure::bound("progress", request.progress.len(), &bound));
+    }
+    for (at, said) in request.progress.iter().enumerate() {
+        check_progress(at, said)?;
+    }
+    Ok(())
+}
+
+fn check_progress(at: usize, said: &ItemProgress) -> Result<(), Failure> {
+    let ItemProgress {
+        id: _,
+        lease: _,
+        fraction,
+        text,
+    } = said;
+    if let Some(fraction) = fraction.filter(|fraction| !(0.0..=1.0).contains(fraction)) {
+        let field = format!("progress[{at}].fraction");
+        return Err(Failure::bound(&field, fraction, "0 to 1"));
+    }
+    let bytes = text.as_ref().map_or(0, |text| text.len());
+    if bytes > PROGRESS_TEXT_BYTES_MAX {
+        let field = format!("progress[{at}].text");
+        let bound = format!("at most {PROGRESS_TEXT_BYTES_MAX} bytes");
+        return Err(Failure::bound(&field, bytes, &bound));
     }
     Ok(())
 }

@@ -67,6 +67,7 @@ impl Step<'_> {
             uid: _,
             settles,
             started,
+            progress,
             heartbeat: _,
             lease,
             leave,
@@ -102,6 +103,7 @@ impl Step<'_> {
         reply.settled = self.settle_all(open, &worker, settles);
         if let Some(id) = open {
             self.start(id, started);
+            self.queue.note_progress(id, progress, self.now_ms);
         }
         let ended = reply.session_end.is_some();
         let opening = open.is_none() && session.is_none() && !ended && lease.is_some() && !leave;

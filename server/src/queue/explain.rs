@@ -110,6 +110,7 @@ impl Queue {
             worker: self.sessions.get(holder.session)?.worker.clone(),
             since: Timestamp(extra.leased_ms),
             held_ms: 0,
+            progress: self.progress.get(&id).cloned(),
             slow: false,
         })
     }

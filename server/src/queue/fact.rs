@@ -14,8 +14,9 @@ use super::snapshot::Part;
 
 /// Version of the stored form.
 ///
-/// 2 has [`Fact::ConfiguredMore`] beside what 1 has; 3 has the times of pushes in snapshots.
-pub const FACTS_VERSION: u32 = 3;
+/// 2 has [`Fact::ConfiguredMore`] beside what 1 has; 3 has the times of pushes in snapshots,
+/// 4 the histories of items.
+pub const FACTS_VERSION: u32 = 4;
 
 /// One entry of the log: a fact about one queue, or about pushes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

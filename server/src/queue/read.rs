@@ -43,7 +43,7 @@ impl Queue {
     }
 
     pub(super) fn item_view(&self, id: ItemId) -> Option<ItemView> {
-        Some(match self.items.find(id)? {
+        let mut view = match self.items.find(id)? {
             Found::Live(item) => self.live_view(id, item),
             Found::Done(place) => {
                 let record = &self.results[place as usize];
@@ -56,7 +56,9 @@ impl Queue {
                 }
             }
             Found::Cancelled => blank(id, ItemState::Cancelled),
-        })
+        };
+        view.history = self.attempts.of(id).to_vec();
+        Some(view)
     }
 
     fn live_view(&self, id: ItemId, item: &Item) -> ItemView {
@@ -90,6 +92,7 @@ impl Queue {
                     .and_then(|id| self.sessions.get(id))
                     .map(|session| session.worker.clone());
                 view.since = Some(Timestamp(extra.leased_ms));
+                view.progress = self.progress.get(&id).cloned();
             }
             ItemState::Ready | ItemState::Done | ItemState::Cancelled | ItemState::Abandoned => {}
         }
@@ -223,5 +226,7 @@ fn blank(id: ItemId, state: ItemState) -> ItemView {
         session: None,
         worker: None,
         since: None,
+        progress: None,
+        history: Vec::new(),
     }
 }

@@ -40,6 +40,7 @@ impl Queue {
     pub(super) fn record_result(&mut self, id: ItemId, result: Json, at_ms: u64) {
         let place = u32::try_from(self.results.len()).expect("fewer than 4 billion results");
         let (item, key) = self.items.settle(id, Slot::Done(place));
+        self.attempts.settle(id);
         self.digest.add(id, result.get());
         self.results_bytes += result.get().len() as u64;
         let extra = item.extra.as_ref().expect("a settled item was leased");

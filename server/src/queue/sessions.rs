@@ -2,8 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use gangline_protocol::item::Progress;
 use gangline_protocol::limits::{SETTLE_ANSWERS_MAX, WORKERS_REMEMBERED_MAX};
-use gangline_protocol::{ItemId, SessionEnd, SessionId, SettleOutcome, WorkerName};
+use gangline_protocol::{
+    ItemId, ItemProgress, SessionEnd, SessionId, SettleOutcome, Timestamp, WorkerName,
+};
+
+use super::state::Queue;
 
 /// Ended sessions whose end is still told apart from "unknown", and whose first call from a new one.
 const ENDED_MAX: usize = 1_024;
@@ -29,6 +34,33 @@ pub(super) struct Session {
     pub(super) done: u64,
     pub(super) opened_ms: u64,
     pub(super) idle_since_ms: u64,
+}
+
+impl Queue {
+    /// Takes in how far a session says that it is with items; what it does not hold under the
+    /// lease that it names is not its affair any more.
+    pub(super) fn note_progress(&mut self, id: SessionId, said: Vec<ItemProgress>, at_ms: u64) {
+        for one in said {
+            let ItemProgress {
+                id: item,
+                lease,
+                fraction,
+                text,
+            } = one;
+            let extra = self.items.live(item).and_then(|item| item.extra.as_ref());
+            let held = extra
+                .filter(|extra| extra.lease == lease.0)
+                .and_then(|e| e.holder);
+            if self.ended.is_none() && held.is_some_and(|holder| holder.session == id) {
+                let progress = Progress {
+                    fraction,
+                    text,
+                    at: Timestamp(at_ms),
+                };
+                self.progress.insert(item, progress);
+            }
+        }
+    }
 }
 
 impl Session {

@@ -5,10 +5,12 @@
 //! is left out.
 
 use gangline_protocol::{
-    Certificate, Counts, ItemId, ItemKey, QueueSettings, SessionEnd, SessionId, SettleOutcome,
+    Certificate, Counts, InvalidId, ItemId, ItemKey, QueueSettings, SessionEnd, SessionId,
+    SettleOutcome,
 };
 use serde::{Deserialize, Serialize};
 
+use super::attempts::AttemptPart;
 use super::fact::{Created, Ended, JsonText, MoreSettings, Record};
 use super::items::{Extra, Found, Holder, Item, Place, Slot};
 use super::lanes::Standing;
@@ -24,6 +26,9 @@ const PART_BYTES: usize = 1 << 20;
 
 /// Rows after which a part is full.
 const PART_ROWS: usize = 4_096;
+
+/// Histories after which a part is full: each has up to 6.5 KiB.
+const PART_HISTORIES: usize = 128;
 
 /// A bounded part of a snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +52,9 @@ enum Content {
     MoreSettings(u32, MoreSettings),
     /// When items were pushed: the first id and the time of each mark.
     Marks(u32, Vec<(u64, u64)>),
+    /// What became of attempts: of items that are not settled for good, then of the others in the
+    /// order of their settling.
+    Attempts(u32, Vec<(u64, Vec<AttemptPart>)>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -178,6 +186,16 @@ impl Queues {
             }
             Content::MoreSettings(number, more) => more.set(&mut self.numbered(number)?.settings),
             Content::Marks(number, rows) => self.numbered(number)?.marks = Marks::of_rows(rows),
+            Content::Attempts(number, rows) => {
+                let queue = self.numbered(number)?;
+                for (id, parts) in rows {
+                    let id = ItemId(id);
+                    let is_settled = queue.items.live(id).is_none();
+                    let parts = parts.into_iter().map(AttemptPart::restored);
+                    let attempts = parts.collect::<Result<_, _>>()?;
+                    queue.attempts.restore(id, attempts, is_settled);
+                }
+            }
             Content::Session(number, part) => self.numbered(number)?.restore_session(*part)?,
             Content::Items(number, slots) => {
                 let queue = self.numbered(number)?;
@@ -254,6 +272,17 @@ impl Queue {
             }
             (!rows.is_empty()).then_some(Content::Results(number, rows))
         });
+        let mut histories = self
+            .attempts
+            .all(|id| self.items.live(id).is_none())
+            .into_iter();
+        let histories = std::iter::from_fn(move || {
+            let rows = histories.by_ref().take(PART_HISTORIES);
+            let rows: Vec<_> = rows
+                .map(|(id, attempts)| (id.0, attempts.iter().map(AttemptPart::of).collect()))
+                .collect();
+            (!rows.is_empty()).then_some(Content::Attempts(number, rows))
+        });
         let mut names = self.sessions.remembered().map(|name| name.as_str().into());
         let remembered = std::iter::from_fn(move || {
             let rows: Vec<Box<str>> = names.by_ref().take(PART_ROWS).collect();
@@ -269,6 +298,7 @@ impl Queue {
             .chain(sessions)
             .chain(remembered)
             .chain(items)
+            .chain(histories)
             .chain(keys)
             .chain(results)
     }
@@ -536,5 +566,5 @@ impl ExtraPart {
 fn parse_key(key: Option<Box<str>>) -> Result<Option<ItemKey>, String> {
     key.map(|key| key.parse())
         .transpose()
-        .map_err(|error: gangline_protocol::InvalidId| error.to_string())
+        .map_err(|error: InvalidId| error.to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use gangline_protocol::item::{Ending, Progress};
 use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{
     Counts, ItemId, ItemKey, Phase, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId,
@@ -9,6 +10,7 @@ use gangline_protocol::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::attempts::{Attempts, ending_of, ending_with_session};
 use super::explain::Took;
 use super::fact::{
     AttemptEnd, Created, Ended, Fact, ItemRecord, JsonText, MoreSettings, SessionEndRecord,
@@ -37,6 +39,10 @@ pub struct Queue {
     pub(super) marks: Marks,
     pub(super) delayed: BTreeSet<(u64, ItemId)>,
     pub(super) dead: BTreeSet<ItemId>,
+    /// What became of attempts that did not just succeed.
+    pub(super) attempts: Attempts,
+    /// How far workers say that they are with what they hold; not lasting.
+    pub(super) progress: HashMap<ItemId, Progress>,
     pub(super) keys: HashMap<KeyHash, ItemId>,
     pub(super) sessions: Sessions,
     /// Worker names that get no session, and until when.
@@ -89,6 +95,8 @@ impl Queue {
             marks: Marks::default(),
             delayed: BTreeSet::new(),
             dead: BTreeSet::new(),
+            attempts: Attempts::default(),
+            progress: HashMap::new(),
             keys: HashMap::new(),
             sessions: Sessions::default(),
             revoked: BTreeMap::new(),
@@ -195,6 +203,7 @@ impl Queue {
                 let id = ItemId(id);
                 self.withdraw(id);
                 self.items.settle(id, Slot::Cancelled);
+                self.attempts.settle(id);
                 self.counts.cancelled += 1;
             }
             Fact::Redriven { items } => {
@@ -317,6 +326,9 @@ impl Queue {
                         session.idle_since_ms = self.stepped_ms;
                     }
                 }
+                if !self.progress.is_empty() {
+                    self.progress.remove(&id);
+                }
                 self.counts.leased -= 1;
             }
             Place::Dead => {
@@ -396,6 +408,11 @@ impl Queue {
         at_ms: u64,
         end: AttemptEnd,
     ) {
+        if !matches!(end, AttemptEnd::Done(_)) || self.attempts.has(id) {
+            let worker = self.holder_of(id).map(|session| session.worker.clone());
+            let (ending, error) = ending_of(&end);
+            self.note_attempt(id, ending, error, worker, at_ms);
+        }
         self.withdraw(id);
         let outcome = match end {
             AttemptEnd::Done(JsonText(result)) => {
@@ -489,6 +506,8 @@ impl Queue {
 
     fn time_out(&mut self, id: ItemId, at_ms: u64) {
         let holder = self.items.live(id).and_then(Item::holder);
+        let worker = self.holder_of(id).map(|session| session.worker.clone());
+        self.note_attempt(id, Ending::TimeLimit, None, worker, at_ms);
         self.lose_lease(
             id,
             true,
@@ -504,7 +523,10 @@ impl Queue {
         let Some(session) = self.sessions.remove(id, end) else {
             return;
         };
+        let ending = ending_with_session(end, counted);
         for item_id in session.holds {
+            let worker = Some(session.worker.clone());
+            self.note_attempt(item_id, ending, None, worker, at_ms);
             let item = self
                 .items
                 .live_mut(item_id)
@@ -521,6 +543,7 @@ impl Queue {
 
     fn end(&mut self, ended: Ended) {
         self.lease_deadlines.clear();
+        self.progress.clear();
         for id in self.sessions.ids().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(id) {
                 session.holds.clear();

@@ -31,10 +31,17 @@ async fn explain_says_what_keeps_a_queue_open_and_what_helps() {
     ] {
         assert!(left.stdout.contains(said), "{said}: {}", left.stdout);
     }
-    let _session = q.open("w", 1).await;
+    let session = q.open("w", 1).await;
+    let lease = &session.items[0]["lease"];
+    let said = json!([{"id": 1, "lease": lease, "fraction": 0.999, "text": "page\n3"}]);
+    session.say(json!({"progress": said})).await.ok();
     let left = client(&q, &["explain", &name]).await;
     assert!(left.stdout.contains("    #1: w for "), "{}", left.stdout);
-    assert!(left.stdout.contains(", attempt 1"), "{}", left.stdout);
+    assert!(
+        left.stdout.contains(", attempt 1, 99 % page 3\n"),
+        "{}",
+        left.stdout
+    );
     let left = client(&q, &["explain", "-o", "json", &name]).await;
     let explanation: Value = serde_json::from_str(&left.stdout).unwrap();
     assert_eq!(explanation["terms"][0]["term"], "ready");

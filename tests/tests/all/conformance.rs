@@ -118,6 +118,7 @@ cases! {
     higher_priorities_come_first_and_equal_ones_in_order
     a_delayed_item_waits_for_its_time
     a_lease_on_a_queue_that_does_not_exist_waits
+    how_far_a_worker_is_with_an_item_is_shown_until_its_lease_ends
     a_held_lease_is_woken_by_a_push
     a_held_lease_is_woken_by_the_end
     a_revoked_session_in_line_keeps_no_item_from_the_next
@@ -128,6 +129,7 @@ cases! {
     a_settle_with_an_older_lease_changes_nothing
     a_settle_after_the_session_has_left_still_counts_as_done
     a_late_retry_after_the_session_was_revoked_is_stale
+    a_history_says_how_each_attempt_ended
     a_retry_comes_back_after_its_delay_with_the_next_attempt
     an_item_out_of_attempts_is_dead_with_its_last_error
     a_dead_item_can_be_redriven

@@ -80,7 +80,7 @@ async fn redis_gives_the_replies_of_the_state_machine() {
 }
 
 /// What replies must have been about, at least once.
-const KINDS: [&str; 38] = [
+const KINDS: [&str; 47] = [
     "AlreadySettled",
     "StaleLease",
     "UnknownItem",
@@ -119,6 +119,15 @@ const KINDS: [&str; 38] = [
     "duplicate: true",
     "Redriven(2)",
     "traceparent: Some",
+    "outcome: Retry",
+    "outcome: Dead",
+    "outcome: Release",
+    "outcome: TimeLimit",
+    "outcome: Expired",
+    "outcome: Replaced",
+    "outcome: Disrupted",
+    "outcome: Left",
+    "progress: Some",
 ];
 
 type Replied = Result<Reply, Refusal>;

@@ -354,3 +354,49 @@ async fn results_in_hand_survive_a_restart_of_the_service() {
     assert_eq!(queue.results("").await.len(), 1);
     drop(again);
 }
+
+#[tokio::test]
+async fn how_far_a_handler_is_goes_with_the_heartbeats() {
+    let (mut server, queue) = service().await;
+    queue
+        .put(json!({"sessionMs": 60_000, "heartbeatMs": 200}))
+        .await
+        .ok();
+    queue.push(&[json!(1)]).await;
+    queue.bare(Method::POST, "/seal").await.ok();
+    let seen = Arc::new(Notify::new());
+    let until_seen = seen.clone();
+    let work = worker(&queue).run_until_over(move |item: Item<u32>| {
+        let seen = until_seen.clone();
+        async move {
+            item.progress(0.1);
+            item.progress((0.5, "page 3 of 6"));
+            seen.notified().await;
+            // Nobody hears this any more.
+            item.progress("at its end");
+            Ok::<_, HandlerError>(())
+        }
+    });
+    let look = async {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let progress = loop {
+            let item = queue.get("/items/1").await.ok();
+            if item["progress"].is_object() {
+                break item["progress"].clone();
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it stays {item}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let (fraction, text) = (&progress["fraction"], &progress["text"]);
+        assert_eq!((fraction, text), (&json!(0.5), &json!("page 3 of 6")));
+        seen.notify_one();
+    };
+    let (end, ()) = tokio::join!(work, look);
+    assert_eq!(end.code(), 0);
+    let item = queue.get("/items/1").await.ok();
+    assert_eq!(
+        (&item["state"], item.get("progress")),
+        (&json!("done"), None)
+    );
+    server.stop().await;
+}

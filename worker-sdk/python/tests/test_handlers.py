@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unittest
 
-from gangline import Worker
+from gangline import Item, Producer, Worker
+from gangline.item import Leased, Progress
 
-from .support import TOKEN, WithServer
+from .support import TOKEN, WithServer, until
 
 
 class Handlers(WithServer):
@@ -178,6 +179,45 @@ class Handlers(WithServer):
         self.assertEqual(program.end(), 0, program.stderr)
         self.assertIn("the worker has a handler already", program.stdout)
         self.assertEqual(sorted(result.result for result in self.producer.results()), [2, 4])
+
+    def test_how_far_a_handler_is_goes_with_the_heartbeats(self) -> None:
+        for run in ("run(handler)", "run(handler, processes=True)"):
+            with self.subTest(run):
+                self.queue = f"progress-{int('processes' in run)}"
+                self.producer = Producer(self.server.url, self.queue, TOKEN, patience=30)
+                self.addCleanup(self.producer.close)
+                self.fill(["a"], session_ms=60_000, heartbeat_ms=200)
+                program = self.program(f"""
+                    from gangline import Worker
+                    def handler(item):
+                        item.progress(float("nan"), "ä" * 1_000)
+                        item.progress(7)
+                        item.progress(0.25, "page 3")
+                        item.wait_cancelled(600)
+                        item.progress(0.5)
+                    if __name__ == "__main__":
+                        Worker.from_env().{run}
+                """)
+                # What it said before may be heard, too.
+                until("progress", lambda: [
+                    item for item in self.items("leased")
+                    if item.get("progress", {}).get("fraction") == 0.25
+                    and item["progress"]["text"] == "page 3"])
+                self.producer._call("DELETE", "/items/1")
+                self.assertEqual(program.end(), 0, program.stderr)
+
+    def test_what_is_said_of_the_progress_is_brought_within_its_bounds(self) -> None:
+        leased = Leased(1, 2, 1, None, None, None, "1")
+        said: list[Progress] = []
+        item = Item(leased, lambda verdict: None, said.append)
+        for fraction in (None, float("nan"), -1, 7, 0.5):
+            item.progress(fraction)
+        item.progress(text="ä" * 1_000)
+        item.done()
+        item.progress(1.0)
+        self.assertEqual([one.fraction for one in said], [None, None, 0.0, 1.0, 0.5, None])
+        self.assertEqual(said[-1].text, "ä" * 100)
+        self.assertEqual(said[2].wire(9), {"id": 1, "lease": 9, "fraction": 0.0})
 
     def test_run_without_a_handler_says_so(self) -> None:
         worker = Worker(self.server.url, self.queue, TOKEN)

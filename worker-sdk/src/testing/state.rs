@@ -8,10 +8,10 @@ use gangline_protocol::digest::Digest;
 use gangline_protocol::limits::PRIORITY_DEFAULT;
 use gangline_protocol::{
     Certificate, Counts, Durability, EndCause, EndPhase, ErrorCode, ExchangeReply, ExchangeRequest,
-    ItemId, ItemKey, ItemState, ItemView, Json, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem,
-    NewItem, Problem, PushReply, Pushed, QueueName, QueueSettings, QueueUid, SessionEnd, SessionId,
-    Settle, SettleOutcome, SettleStatus, Settled, StopOutcome, Timestamp, Wait, WaitReason,
-    WorkerName,
+    ItemId, ItemKey, ItemState, Json, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem, NewItem,
+    Problem, Progress, PushReply, Pushed, QueueName, QueueSettings, QueueUid, SessionEnd,
+    SessionId, Settle, SettleOutcome, SettleStatus, Settled, StopOutcome, Timestamp, Wait,
+    WaitReason, WorkerName,
 };
 
 use super::{Attempt, Fault};
@@ -22,22 +22,24 @@ use crate::retry::random;
 pub(super) const RETRY_MS: u64 = 1_000;
 
 #[derive(Debug)]
-struct Entry {
-    item: NewItem,
-    state: ItemState,
-    attempts: u16,
-    lease: u64,
-    session: Option<SessionId>,
+pub(super) struct Entry {
+    pub(super) item: NewItem,
+    pub(super) state: ItemState,
+    pub(super) attempts: u16,
+    pub(super) lease: u64,
+    pub(super) session: Option<SessionId>,
     /// Its lease ended with its session, so that a late end of it still counts.
     lease_lost: bool,
-    due_ms: u64,
-    result: Option<Json>,
-    error: Option<Box<str>>,
+    pub(super) due_ms: u64,
+    pub(super) result: Option<Json>,
+    pub(super) error: Option<Box<str>>,
+    /// What was said of it last, and under which lease.
+    pub(super) progress: Option<(u64, Progress)>,
 }
 
 #[derive(Debug)]
-struct Session {
-    worker: WorkerName,
+pub(super) struct Session {
+    pub(super) worker: WorkerName,
     nonce: Option<u64>,
     /// The number of its last request that got items, and the lease under which it did.
     last: (u64, u64),
@@ -49,12 +51,12 @@ pub(super) struct State {
     name: QueueName,
     uid: QueueUid,
     settings: QueueSettings,
-    now_ms: u64,
+    pub(super) now_ms: u64,
     sealed: bool,
     entries: Vec<Entry>,
     keys: HashMap<ItemKey, ItemId>,
     pushes: HashMap<String, PushReply>,
-    sessions: HashMap<SessionId, Session>,
+    pub(super) sessions: HashMap<SessionId, Session>,
     next_session: u64,
     last_lease: u64,
     counted: HashSet<(ItemId, LeaseNumber)>,
@@ -88,12 +90,12 @@ impl State {
         }
     }
 
-    fn entry(&mut self, id: ItemId) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, id: ItemId) -> Option<&mut Entry> {
         let place = usize::try_from(id.0.checked_sub(1)?).ok()?;
         self.entries.get_mut(place)
     }
 
-    fn ids(&self) -> impl Iterator<Item = (ItemId, &Entry)> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = (ItemId, &Entry)> {
         (1..).map(ItemId).zip(&self.entries)
     }
 
@@ -152,6 +154,7 @@ impl State {
             due_ms: self.now_ms.saturating_add(delay_ms),
             result: None,
             error: None,
+            progress: None,
         });
         Pushed {
             id,
@@ -274,32 +277,6 @@ impl State {
         });
     }
 
-    pub(super) fn views(&self) -> Vec<ItemView> {
-        let view = |(id, entry): (ItemId, &Entry)| {
-            let ended = matches!(entry.state, ItemState::Done | ItemState::Cancelled);
-            let delayed = entry.state == ItemState::Delayed;
-            let leased = entry.state == ItemState::Leased;
-            let session = entry.session.filter(|_| leased);
-            let worker = session.and_then(|id| self.sessions.get(&id));
-            ItemView {
-                id,
-                state: entry.state,
-                key: entry.item.key.clone(),
-                payload: (!ended).then(|| entry.item.payload.clone()),
-                result: entry.result.clone(),
-                attempts: entry.attempts,
-                error: entry.error.clone(),
-                due_at: delayed.then_some(Timestamp(entry.due_ms)),
-                lease: leased.then_some(LeaseNumber(entry.lease)),
-                session,
-                worker: worker.map(|session| session.worker.clone()),
-                since: None,
-                took_ms: None,
-            }
-        };
-        self.ids().map(view).collect()
-    }
-
     // What workers do.
 
     pub(super) fn exchange(&mut self, request: &ExchangeRequest) -> ExchangeReply {
@@ -316,6 +293,9 @@ impl State {
             Some(id) => Some(id),
             None => self.session_of(request),
         };
+        if let Some(session) = open {
+            self.note_progress(session, &request.progress);
+        }
         let mut stop = None;
         for settle in &request.settles {
             let status = self.settle(open, settle);

@@ -12,6 +12,7 @@ use gangline_protocol::{
 use tokio::sync::{mpsc, watch};
 
 use crate::error::ClientError;
+use crate::progress::Board;
 use crate::retry::Backoff;
 use crate::transport::Transport;
 
@@ -43,6 +44,8 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Heart {
     beat: watch::Sender<Option<Beat>>,
+    /// What the heartbeats take along.
+    pub(super) board: Board,
 }
 
 impl Heart {
@@ -54,6 +57,8 @@ impl Heart {
     ) -> Result<Self, ClientError> {
         let transport = transport.separate()?;
         let (beat, wanted) = watch::channel(None);
+        let board = Board::default();
+        let said = board.clone();
         let failed = |error: std::io::Error| {
             ClientError::Protocol(format!("cannot start the heartbeat's thread: {error}"))
         };
@@ -63,9 +68,11 @@ impl Heart {
             .map_err(failed)?;
         std::thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || runtime.block_on(run(&*transport, &queue, &worker, wanted, &news)))
+            .spawn(move || {
+                runtime.block_on(run(&*transport, &queue, &worker, wanted, &news, &said));
+            })
             .map_err(failed)?;
-        Ok(Self { beat })
+        Ok(Self { beat, board })
     }
 
     /// Says for which session to send heartbeats; none while it holds nothing.
@@ -84,6 +91,7 @@ async fn run(
     worker: &WorkerName,
     mut wanted: watch::Receiver<Option<Beat>>,
     news: &mpsc::UnboundedSender<News>,
+    board: &Board,
 ) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
     loop {
@@ -97,6 +105,7 @@ async fn run(
         let mut request = ExchangeRequest::new(worker.clone());
         request.session = Some(beat.session);
         request.uid = beat.uid;
+        request.progress = board.take();
         request.heartbeat = Some(HeartbeatRequest {
             hold_ms: u64::try_from(beat.interval.as_millis()).unwrap_or(u64::MAX),
         });
@@ -104,7 +113,10 @@ async fn run(
         let reply = tokio::select! {
             reply = transport.exchange(queue, &request) => reply,
             changed = wanted.changed() => match changed {
-                Ok(()) => continue,
+                Ok(()) => {
+                    board.put_back(request.progress);
+                    continue;
+                }
                 Err(_) => return,
             },
         };
@@ -130,6 +142,7 @@ async fn run(
             }
             Err(error) => {
                 tracing::debug!(%error, "a heartbeat was not answered");
+                board.put_back(request.progress);
                 pause(&mut wanted, backoff.after(&error)).await;
             }
         }

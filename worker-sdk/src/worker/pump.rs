@@ -16,7 +16,6 @@ use gangline_protocol::{
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::end::end_of;
 use super::handling::{self, CANCEL_TIME, Finished};
@@ -60,7 +59,7 @@ struct Running {
     /// The newest lease of the item: when a session was lost, its items may come back to the
     /// next one while their handlers still run.
     lease: LeaseNumber,
-    cancelled: CancellationToken,
+    context: Context,
 }
 
 struct Pump {
@@ -203,10 +202,13 @@ impl Pump {
     }
 
     fn start(&mut self, item: LeasedItem) {
-        let context = Context::default();
+        let context = Context {
+            board: self.heart.board.clone(),
+            ..Context::default()
+        };
         let running = Running {
             lease: item.lease,
-            cancelled: context.cancelled.clone(),
+            context: context.clone(),
         };
         self.running.insert(item.id, running);
         self.started.push(item.id);
@@ -220,6 +222,7 @@ impl Pump {
         let Some(Running { lease, .. }) = self.running.remove(&finished.id) else {
             return;
         };
+        self.heart.board.forget(finished.id);
         let took = finished.took;
         // A quarter of the newest and three of the older ones: follows a change in a few items.
         let mean = self.handler_time.map_or(took, |mean| (mean * 3 + took) / 4);
@@ -344,7 +347,10 @@ impl Pump {
                 self.ask_at = None;
                 for item in items {
                     match self.running.get_mut(&item.id) {
-                        Some(running) => running.lease = item.lease,
+                        Some(running) => {
+                            running.lease = item.lease;
+                            running.context.said().lease = Some(item.lease);
+                        }
                         None => self.ready.push_back(item),
                     }
                 }
@@ -426,7 +432,7 @@ impl Pump {
     fn lose(&mut self, lost: &[ItemId]) {
         for id in lost {
             if let Some(running) = self.running.get(id) {
-                running.cancelled.cancel();
+                running.context.cancelled.cancel();
             } else if let Some(at) = self.ready.iter().position(|item| item.id == *id)
                 && let Some(item) = self.ready.remove(at)
             {
@@ -510,7 +516,7 @@ impl Pump {
 
     fn cancel_all(&self) {
         for running in self.running.values() {
-            running.cancelled.cancel();
+            running.context.cancelled.cancel();
         }
     }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use gangline_worker::Client;
-use gangline_worker::protocol::item::ItemView;
+use gangline_worker::protocol::item::{Attempt, ItemView};
 use gangline_worker::protocol::queue::WorkerView;
 use gangline_worker::protocol::{
-    DeadGroup, DeadItems, ItemId, ItemState, QueueName, QueueStatus, Timestamp,
+    DeadGroup, DeadItems, ItemId, ItemKey, ItemState, QueueName, QueueStatus, Timestamp,
 };
+use serde::Serialize;
 
 use crate::commands::table::{NONE, Row, Shape, View, age, columns, json, short};
 use crate::error::Error;
@@ -28,6 +29,8 @@ pub(super) enum What {
     Items(QueueName, Option<ItemState>, u64),
     /// What the dead items died of.
     Errors(QueueName),
+    /// The attempts at items in a state, and at how many items at most.
+    Attempts(QueueName, Option<ItemState>, u64),
 }
 
 /// A queue service.
@@ -52,6 +55,9 @@ impl Source {
             }
             What::Workers(queue) => view_of_workers(&self.client.workers(queue).await?),
             What::Errors(queue) => view_of_errors(&self.client.dead(queue).await?),
+            What::Attempts(queue, state, limit) => {
+                view_of_attempts(&self.items(queue, *state, *limit).await?)
+            }
             What::Items(queue, state, limit) => {
                 let items = self.items(queue, *state, *limit).await?;
                 match state {
@@ -97,10 +103,11 @@ fn view_of_queues<'a>(
 ) -> Result<View, Error> {
     let row = |status: &QueueStatus| {
         let counts = &status.counts;
-        let phase = match serde_json::to_value(status.phase) {
-            Ok(serde_json::Value::String(phase)) if status.paused => format!("{phase},paused"),
-            Ok(serde_json::Value::String(phase)) => phase,
-            _ => NONE.into(),
+        let phase = word(status.phase);
+        let phase = if status.paused {
+            format!("{phase},paused")
+        } else {
+            phase
         };
         let mut cells = vec![status.queue.to_string(), phase];
         let numbers = [
@@ -209,10 +216,7 @@ fn row_of_item(item: &ItemView, state: String, cells: Vec<String>) -> Result<Row
 
 fn view_of_items(items: &[ItemView]) -> Result<View, Error> {
     let row = |item: &ItemView| {
-        let state = match serde_json::to_value(item.state) {
-            Ok(serde_json::Value::String(state)) => state,
-            _ => NONE.into(),
-        };
+        let state = word(item.state);
         let worker = item.worker.as_ref().map(ToString::to_string);
         let [key, payload, error] = texts(item);
         let cells = vec![
@@ -265,6 +269,67 @@ fn view_of_errors(dead: &DeadItems) -> Result<View, Error> {
         rows: dead.groups.iter().map(row).collect::<Result<_, Error>>()?,
         shape: Shape::Many,
     })
+}
+
+/// An attempt, and at what.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AttemptAt<'a> {
+    id: ItemId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a ItemKey>,
+    #[serde(flatten)]
+    attempt: &'a Attempt,
+}
+
+fn view_of_attempts(items: &[ItemView]) -> Result<View, Error> {
+    let mut rows = Vec::new();
+    for item in items {
+        let [key, ..] = texts(item);
+        for attempt in &item.history {
+            let worker = attempt.worker.as_ref().map(ToString::to_string);
+            let took_ms = attempt.ended_at.0.saturating_sub(attempt.leased_at.0);
+            let error = attempt.error.as_deref().map(one_line);
+            rows.push(Row {
+                // Those that did not count have the number of the next one.
+                name: format!("attempt/{}/{}", item.id, attempt.leased_at.0),
+                version: format!("{} {:?}", attempt.ended_at.0, attempt.outcome),
+                cells: vec![
+                    item.id.to_string(),
+                    key.clone(),
+                    attempt.attempt.to_string(),
+                    word(attempt.outcome),
+                    worker.unwrap_or_else(|| NONE.into()),
+                    short(Duration::from_millis(took_ms)),
+                    age(attempt.ended_at),
+                    error.unwrap_or_else(|| NONE.into()),
+                ],
+                json: json(&AttemptAt {
+                    id: item.id,
+                    key: item.key.as_ref(),
+                    attempt,
+                })?,
+            });
+        }
+    }
+    Ok(View {
+        columns: columns(
+            &[
+                "ID", "KEY", "ATTEMPT", "OUTCOME", "WORKER", "TOOK", "SINCE", "ERROR",
+            ],
+            &[],
+        ),
+        rows,
+        shape: Shape::Many,
+    })
+}
+
+/// Returns a name as it goes over the wire.
+fn word(name: impl Serialize) -> String {
+    match serde_json::to_value(name) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => NONE.into(),
+    }
 }
 
 fn view_of_dead(items: &[ItemView]) -> Result<View, Error> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::ValueEnum;
-use gangline_worker::protocol::{Explanation, HeldItem, Term};
+use gangline_worker::protocol::{Explanation, HeldItem, Progress, Term};
 
 use super::{Target, examples, show};
 use crate::commands::shown::over;
@@ -86,13 +86,27 @@ fn held(item: &HeldItem) -> String {
         .as_ref()
         .map_or(String::new(), |key| format!(" {key}"));
     let slow = if item.slow { ", unusually long" } else { "" };
+    let progress = item
+        .progress
+        .as_ref()
+        .map_or(String::new(), |progress| format!(", {}", so_far(progress)));
     format!(
-        "#{}{key}: {} for {}, attempt {}{slow}",
+        "#{}{key}: {} for {}, attempt {}{slow}{progress}",
         item.id,
         item.worker,
         span(item.held_ms),
         item.attempt
     )
+}
+
+/// Returns how far a worker is, on one line.
+pub(crate) fn so_far(progress: &Progress) -> String {
+    // Rounded down: 100 % means all of it.
+    let percent = |fraction: f64| format!("{} %", (fraction * 100.0).floor());
+    let text = progress.text.as_deref();
+    let text = text.map(|text| text.replace(|letter: char| letter.is_control(), " "));
+    let parts = progress.fraction.map(percent).into_iter().chain(text);
+    parts.collect::<Vec<_>>().join(" ")
 }
 
 fn span(ms: u64) -> humantime::FormattedDuration {

@@ -63,9 +63,9 @@ fn check_enum<T: Serialize>(name: &str, all: &[T]) {
 #[test]
 fn schemas_are_those_of_the_types() {
     use gangline_protocol::{
-        Counts, DeadItems, ErrorCode, HeldBack, ItemState, JobReport, NewItem, Phase,
-        QueueSettings, RedriveRequest, Redriven, Role, SettingsPatch, SettleOutcome, SettleStatus,
-        StopOutcome, Term, TermKind,
+        Counts, DeadItems, Ending, ErrorCode, HeldBack, ItemProgress, ItemState, ItemView,
+        JobReport, NewItem, Phase, QueueSettings, RedriveRequest, Redriven, Role, SettingsPatch,
+        SettleOutcome, SettleStatus, StopOutcome, Term, TermKind,
     };
     check_enum("ErrorCode", &ErrorCode::ALL);
     check_enum("Role", &Role::ALL);
@@ -107,6 +107,21 @@ fn schemas_are_those_of_the_types() {
         ],
     );
     check_enum(
+        "Ending",
+        &[
+            Ending::Done,
+            Ending::Retry,
+            Ending::Dead,
+            Ending::Release,
+            Ending::TimeLimit,
+            Ending::Expired,
+            Ending::Replaced,
+            Ending::Revoked,
+            Ending::Disrupted,
+            Ending::Left,
+        ],
+    );
+    check_enum(
         "TermKind",
         &[
             TermKind::Paused,
@@ -127,12 +142,17 @@ fn schemas_are_those_of_the_types() {
         ],
     );
     let held = json!({"id": 1, "key": "k", "lease": 1, "attempt": 1, "worker": "w",
-        "session": "0000000000000001", "since": "2026-01-01T00:00:00Z", "heldMs": 1, "slow": true});
+        "session": "0000000000000001", "since": "2026-01-01T00:00:00Z", "heldMs": 1, "slow": true,
+        "progress": {"fraction": 0.5, "text": "t", "at": "2026-01-01T00:00:00Z"}});
     let term = json!({"term": "leased", "text": "t", "trouble": true, "items": 1,
         "because": "paused", "command": "c", "call": "c", "nextDueAt": "2026-01-01T00:00:00Z",
         "typicalMs": 1, "oldest": [held], "more": 1, "looked": 1});
     let term: Term = serde_json::from_value(term).unwrap();
     check("HeldItem", &term.oldest[0]);
+    check("Progress", &term.oldest[0].progress);
+    let said = json!({"id": 1, "lease": 1, "fraction": 0.5, "text": "t"});
+    let said: ItemProgress = serde_json::from_value(said).unwrap();
+    check("ItemProgress", &said);
     check("Term", &term);
     let group = json!({"error": "e", "same": true, "count": 1, "firstAt": "2026-01-01T00:00:00Z",
         "lastAt": "2026-01-01T00:00:00Z", "example": 1});
@@ -168,6 +188,15 @@ fn schemas_are_those_of_the_types() {
     check("JobReport", &job);
     check("ConditionReport", &job.conditions[0]);
     check("PodReport", &job.pods[0]);
+    let attempt = json!({"attempt": 1, "worker": "w", "leasedAt": "2026-01-01T00:00:00Z",
+        "endedAt": "2026-01-01T00:00:00Z", "outcome": "retry", "error": "e"});
+    let view = json!({"id": 1, "state": "done", "key": "k", "payload": 1, "result": 1, "tookMs": 1,
+        "attempts": 1, "error": "e", "dueAt": "2026-01-01T00:00:00Z", "lease": 1,
+        "session": "0000000000000001", "worker": "w", "since": "2026-01-01T00:00:00Z",
+        "progress": {"at": "2026-01-01T00:00:00Z"}, "history": [attempt]});
+    let view: ItemView = serde_json::from_value(view).unwrap();
+    check("ItemView", &view);
+    check("Attempt", &view.history[0]);
     let item = json!({"payload": 1, "key": "k", "priority": 1, "delayMs": 1, "timeLimitMs": 1,
         "maxAttempts": 1, "traceparent": "t"});
     check("NewItem", &serde_json::from_value::<NewItem>(item).unwrap());

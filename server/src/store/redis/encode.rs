@@ -1,7 +1,7 @@
 //! What goes into the scripts: items and settles, packed.
 
 use gangline_protocol::limits::{ERROR_BYTES_MAX, PRIORITY_DEFAULT, SETTLES_MAX};
-use gangline_protocol::{NewItem, QueueSettings, Settle, SettleOutcome, StopOutcome};
+use gangline_protocol::{ItemProgress, NewItem, QueueSettings, Settle, SettleOutcome, StopOutcome};
 use redis::Cmd;
 
 use crate::queue::{cut_front, key_hash};
@@ -277,6 +277,27 @@ fn settle_run(cmd: &mut Cmd, run: &[Settle]) {
 
 fn result_text(settle: &Settle) -> &str {
     settle.result.as_ref().map_or("null", |result| result.get())
+}
+
+/// Packs how far a session is with items (`progress.lua`).
+pub(super) fn progress(said: &[ItemProgress]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    for one in said {
+        let ItemProgress {
+            id,
+            lease,
+            fraction,
+            text,
+        } = one;
+        packed.extend_from_slice(&six_bytes(exact(id.0)));
+        packed.extend_from_slice(&exact(lease.0).to_be_bytes());
+        packed.extend_from_slice(&fraction.unwrap_or(f64::NAN).to_bits().to_be_bytes());
+        let text = text.as_ref().map(|text| text.as_bytes());
+        let bytes = text.map_or(0, |text| text.len() + 1);
+        packed.push(u8::try_from(bytes).expect("a text has at most 200 bytes"));
+        packed.extend_from_slice(text.unwrap_or_default());
+    }
+    packed
 }
 
 /// Adds a settle: its fixed part, its result or error, what it spawns.

@@ -1,7 +1,7 @@
 -- What workers say: settles, started, lease and leave, in this order.
 --
 -- ARGV after the common ones: worker, session, nonce, uid, draws, lease number, max, starting,
--- waitMs, leave, count of started, count of settles and of runs of them; then started ids; then for
+-- waitMs, leave, count of started, count of settles and of runs of them, progress; then started ids; then for
 -- each settle its fixed part, its result or error, and the items it spawns, or for a run of `done`
 -- of consecutive items, which come with nothing besides, its fixed part, lengths, and results.
 
@@ -171,7 +171,9 @@ local function settle_one(session, settle)
       delay = backoff(failures)
     end
   end
-  local text = settle.has_error and settle.text or nil
+  local is_failed = outcome == OUTCOME.retry or outcome == OUTCOME.dead
+  local text = is_failed and settle.has_error and settle.text or nil
+  Attempts.note(item, outcome, Sessions.worker_of(item.session), text)
   withdraw(item)
   if outcome == OUTCOME.done then
     record_result(item.id, item, settle.hash, settle.text)
@@ -270,7 +272,7 @@ end
 settle_all = function(session)
   if ask.settles == 0 then return '' end
   local runs, places, ids, numbers, statuses, stop = {}, {}, {}, {}, {}, 0
-  local at = 17 + ask.started
+  local at = 18 + ask.started
   for n = 1, ask.settles do
     places[n] = at
     if byte(ARGV[at]) == RUN_OF then
@@ -330,7 +332,7 @@ end
 local function start_all(session)
   if q.ended or ask.started == 0 then return end
   local ids = {}
-  for n = 1, ask.started do ids[n] = tonumber(ARGV[16 + n]) end
+  for n = 1, ask.started do ids[n] = tonumber(ARGV[17 + n]) end
   prefetch(ids)
   for _, id in ipairs(ids) do
     local item = find(id)
@@ -517,7 +519,10 @@ local function exchange()
     end
   end
   local statuses = settle_all(open)
-  if open then start_all(open) end
+  if open then
+    start_all(open)
+    Progress.note(open, ARGV[17])
+  end
   local session, answer = open, false
   local opening = not open and session_id == '' and not session_end
   if opening and number ~= '' and not leave and not q.ended then

@@ -38,7 +38,7 @@ local pending -- changes of sorted sets, the last one of a member counts
 local resets = {} -- what the other files do before a call
 -- What the other files give to each other: Lua takes no more than 200 locals in one function, and
 -- the library is one, so a file has its own in a block.
-local Keys, Marks, Items, Lanes, Adding, Sessions
+local Keys, Marks, Items, Attempts, Lanes, Adding, Sessions, Progress
 
 local function digits(number) return format('%d', number) end
 

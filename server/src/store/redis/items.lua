@@ -106,13 +106,13 @@ unpack_item = function(id, packed)
     attempt = attempt, lost_attempts = lost_attempts, max = most, lease = lease, leased = leased,
     due = due, deadline = deadline, dead = dead, limit = limit, session = session,
     started = flags % 2 == 1, lost = flags % 4 > 1, key = flags % 8 > 3,
-    error = flags > 7 and sub(packed, LIVE_BYTES + 1) or nil,
+    error = flags % 16 > 7 and sub(packed, LIVE_BYTES + 1) or nil, tried = flags > 15,
   }
 end
 
 pack_item = function(item)
   local flags = (item.started and 1 or 0) + (item.lost and 2 or 0) + (item.key and 4 or 0)
-    + (item.error and 8 or 0)
+    + (item.error and 8 or 0) + (item.tried and 16 or 0)
   return pack(LIVE, item.place, item.priority, flags, item.attempts, item.attempt,
     item.lost_attempts, item.max, item.lease, item.leased, item.due, item.deadline, item.dead,
     item.limit, item.session) .. (item.error or '')
@@ -230,6 +230,7 @@ local function set_end(id, item, ending)
   set_ends(page_of(id), slot, slot, ending)
   items[id], changed[id] = nil, nil
   gone_items[id] = item
+  if item.tried then Attempts.settle(id) end
 end
 
 local function attempts_max(item) return item.max > 0 and item.max or S.attempts end
@@ -418,6 +419,7 @@ local function complete()
   if next(changed) or next(gone_items) then write_live() end
   if next(shares_changed) then write_shares() end
   if next(ends_changed) then write_ends() end
+  Attempts.complete()
 end
 
 -- A look at an item, as the service decodes it (`record.rs`); `worker_of` names the
@@ -426,8 +428,8 @@ local function item_row(id, worker_of)
   local item, why, row_number = find(id)
   if not item then
     if why == 'unknown' then return nil end
-    if why == 'cancelled' then return { id, 'cancelled' } end
-    return { id, 'done', call('LINDEX', K.results, row_number) }
+    if why == 'cancelled' then return { id, 'cancelled', false, Attempts.of(id) } end
+    return { id, 'done', call('LINDEX', K.results, row_number), Attempts.of(id) }
   end
   local state = 'dead'
   if item.place ~= PLACE.dead then
@@ -441,14 +443,17 @@ local function item_row(id, worker_of)
       state = 'ready'
     end
   end
-  local row = { id, state, record(id), item.attempts, item.error or false }
+  local row = {
+    id, state, record(id), item.attempts, item.error or false, false, false, false, false,
+    item.tried and Attempts.of(id) or false,
+  }
   if state == 'delayed' then
     row[6] = item.due
   elseif state == 'dead' then
     row[6] = item.dead
   elseif state == 'leased' then
     row[6], row[7], row[8] = item.leased, item.lease, item.session
-    row[9] = worker_of(item.session) or false
+    row[9], row[11] = worker_of(item.session) or false, Progress.of(item)
   end
   return row
 end

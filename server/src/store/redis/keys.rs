@@ -10,7 +10,7 @@
 //! | `pages` | hash | page number → what its records have, 33 offsets of `I2` from 0 on, then the records of 32 consecutive items; dropped when all of them are settled. `pushed` → when a mark was made last, in digits; `marks` → up to 512 times `I6` id, `I6` time from which on items were pushed |
 //! | `blobs` | hash | id → record, for records over 512 bytes |
 //! | `ends` | hash | page number → 32 numbers of `I4`: 0, 2³¹ and the number of the row of the result, or 2³²−1 for cancelled |
-//! | `live` | hash | id → what changes of an item: for items in flight, delayed, dead, or that came back, unless they share a lease |
+//! | `live` | hash | id → what changes of an item: for items in flight, delayed, dead, or that came back, unless they share a lease; `h` and id → attempts at it that have ended, of those that were not just done at the first: how, `I2` number, `I6` when leased, `I6` when ended, bytes of worker, `I2` bytes of error + 1, worker, error; `s0` … `s999` and `settled` → those of them that are settled for good, in a ring, and how many there were |
 //! | `leased` | hash | page number → what its items that were leased fresh have in common, those of a lease and a session together: `I4` which ones, `I8` lease, `I6` when, priority and whether some have keys, whether they run, session |
 //! | `marks` | sorted set | numbers of some rows of results, by how many results come before |
 //! | `fresh:0` … `fresh:9` | list | runs of ids never leased, `first` or `first:count`, a list a priority |
@@ -23,7 +23,7 @@
 //! | `expires` | sorted set | sessions by deadline in queue time |
 //! | `workers` | hash | worker name → its session |
 //! | `holds` | sorted set | leased items, or `page:serial` for those that share a lease, by the serial number of their session |
-//! | `answers` | hash | `serial:page` → 16 times settles that counted, alike and of consecutive items: `I6` first id, `I8` lease, outcome, `I2` count |
+//! | `answers` | hash | `serial:page` → 16 times settles that counted, alike and of consecutive items: `I6` first id, `I8` lease, outcome, `I2` count; `progress:serial` → how far the session is with items: `I6` id, `I8` lease, fraction as a double (NaN: none), `I6` when, bytes of text + 1, text |
 //! | `lost` | hash | session → ids that it lost without its doing |
 //! | `revoked` | sorted set | worker names by until when they get no session |
 //! | `limits` | sorted set | leased items by the end of their time limit, in queue time |

@@ -164,7 +164,7 @@ local function look()
       local item = items[held[at]]
       -- Of the record only what stands before the payload is needed.
       rows[at] = { item.id, sub(record(item.id), 1, 640), digits(item.lease), item.attempt, item.session,
-        worker_of(item.session), item.leased }
+        worker_of(item.session), item.leased, Progress.of(item) }
     end
     local only_alone = q.alone > 0 and q.alone == q.counts[READY] and 1 or 0
     return { 'explain', now_ms, view(q), due, took, only_alone, q.bytes, rows }

@@ -1,6 +1,6 @@
 //! Items and results, from the records in which they are kept.
 
-use gangline_protocol::item::ResultView;
+use gangline_protocol::item::{Attempt, Ending, Progress, ResultView};
 use gangline_protocol::{ItemId, ItemKey, ItemState, ItemView, LeaseNumber, NewItem, Timestamp};
 
 use super::encode::{HAS_KEY, HAS_MAX_ATTEMPTS, HAS_TIME_LIMIT, HAS_TRACEPARENT};
@@ -175,12 +175,19 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
         session: None,
         worker: None,
         since: None,
+        progress: None,
+        history: Vec::new(),
     };
     match state {
-        ItemState::Cancelled => return Ok(view),
+        ItemState::Cancelled => {
+            row.next();
+            view.history = history(&mut row)?;
+            return Ok(view);
+        }
         ItemState::Done => {
-            let row = self::row(&row.bytes()?)?;
-            let done = row.into_iter().find(|done| done.id == id);
+            let results = self::row(&row.bytes()?)?;
+            view.history = history(&mut row)?;
+            let done = results.into_iter().find(|done| done.id == id);
             let done = done.ok_or(Malformed("no result"))?;
             view.key = done.key;
             view.result = Some(done.result);
@@ -209,7 +216,76 @@ pub(super) fn item(fields: &mut Fields) -> Decoded<ItemView> {
     view.lease = row.optional_number()?.map(LeaseNumber);
     view.session = row.optional_parsed()?;
     view.worker = row.optional_parsed()?;
+    view.history = history(&mut row)?;
+    view.progress = progress(&mut row)?;
     Ok(view)
+}
+
+/// Reads how far a worker is with an item (`progress.lua`).
+pub(super) fn progress(row: &mut Fields) -> Decoded<Option<Progress>> {
+    let Some(packed) = row.optional_bytes()? else {
+        return Ok(None);
+    };
+    let mut rest = &packed[..];
+    let fraction = f64::from_bits(big_endian(take(&mut rest, 8)?));
+    let at = Timestamp(big_endian(take(&mut rest, 6)?));
+    let text = match take(&mut rest, 1)?[0] {
+        0 => None,
+        bytes => Some(self::text(take(&mut rest, usize::from(bytes) - 1)?.to_vec())?.into()),
+    };
+    Ok(Some(Progress {
+        // Stands for none.
+        fraction: Some(fraction).filter(|fraction| !fraction.is_nan()),
+        text,
+        at,
+    }))
+}
+
+/// Reads what became of attempts (`attempts.lua`).
+fn history(row: &mut Fields) -> Decoded<Vec<Attempt>> {
+    let packed = row.optional_bytes()?.unwrap_or_default();
+    let mut rest = &packed[..];
+    let mut attempts = Vec::new();
+    while !rest.is_empty() {
+        let outcome = ending(take(&mut rest, 1)?[0])?;
+        let attempt = small(big_endian(take(&mut rest, 2)?))?;
+        let leased_at = Timestamp(big_endian(take(&mut rest, 6)?));
+        let ended_at = Timestamp(big_endian(take(&mut rest, 6)?));
+        let worker_bytes = usize::from(take(&mut rest, 1)?[0]);
+        let error_bytes = usize::from(small(big_endian(take(&mut rest, 2)?))?);
+        let worker = text(take(&mut rest, worker_bytes)?.to_vec())?;
+        let worker = Some(worker).filter(|worker| !worker.is_empty());
+        let worker = worker.map(|worker| worker.parse()).transpose();
+        let error = match error_bytes {
+            0 => None,
+            bytes => Some(text(take(&mut rest, bytes - 1)?.to_vec())?.into()),
+        };
+        attempts.push(Attempt {
+            attempt,
+            worker: worker.map_err(|_| Malformed("no worker name"))?,
+            leased_at,
+            ended_at,
+            outcome,
+            error,
+        });
+    }
+    Ok(attempts)
+}
+
+fn ending(code: u8) -> Decoded<Ending> {
+    Ok(match code {
+        0 => Ending::Done,
+        1 => Ending::Retry,
+        2 => Ending::Dead,
+        3 => Ending::Release,
+        4 => Ending::TimeLimit,
+        5 => Ending::Expired,
+        6 => Ending::Replaced,
+        7 => Ending::Revoked,
+        8 => Ending::Left,
+        9 => Ending::Disrupted,
+        _ => return Err(Malformed("no end of an attempt")),
+    })
 }
 
 /// A state as the scripts name it.

@@ -9,7 +9,7 @@ use redis::Value;
 
 use super::fields::{Decoded, Fields, Malformed, big_endian, json, small, take};
 use super::head::Head;
-use super::record::Record;
+use super::record::{self, Record};
 use crate::queue::command::StreamState;
 use crate::queue::{Grounds, Took};
 
@@ -215,6 +215,7 @@ pub(super) fn grounds(fields: &mut Fields, queue: &QueueName) -> Decoded<Grounds
             session: row.parsed()?,
             worker: row.parsed()?,
             since: Timestamp(row.number()?),
+            progress: record::progress(&mut row)?,
             held_ms: 0,
             slow: false,
         });

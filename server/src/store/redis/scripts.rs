@@ -13,14 +13,16 @@ use gangline_protocol::digest::hex;
 
 pub(super) const HEAD: &str = include_str!("head.lua");
 
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 14] = [
     HEAD,
     include_str!("keys.lua"),
     include_str!("marks.lua"),
     include_str!("items.lua"),
+    include_str!("attempts.lua"),
     include_str!("lanes.lua"),
     include_str!("adding.lua"),
     include_str!("sessions.lua"),
+    include_str!("progress.lua"),
     include_str!("push.lua"),
     include_str!("exchange.lua"),
     include_str!("control.lua"),

@@ -8,6 +8,7 @@ local prefetch, prefetch_shares, shared_item, is_suspect, make_ready, withdraw, 
   Items.prefetch, Items.prefetch_shares, Items.shared_item, Items.is_suspect, Items.make_ready,
   Items.withdraw, Items.lose_lease
 
+local ENDING = Attempts.ENDING
 local END = { expired = 0, replaced = 1, revoked = 2, left = 3 }
 -- What a session remembers of settles: how many, in pages of how many, of how many bytes each.
 -- Each is of consecutive items that were settled alike.
@@ -279,11 +280,11 @@ local function end_session(session, how, counted)
   call('HDEL', K.workers, session.worker)
   later(K.expires, session.id, false)
   if session.lost > 0 then call('HDEL', K.lost, session.id) end
-  local last, fields = floor(session.entries / ANSWERS.page) - 1, {}
+  local last, fields = floor(session.entries / ANSWERS.page) - 1, { Progress.field(session) }
   for number = max(last - ANSWERS.pages, 0), last do
     fields[#fields + 1] = answer_page(session, number)
   end
-  if #fields > 0 then call('HDEL', K.answers, unpack(fields)) end
+  call('HDEL', K.answers, unpack(fields))
   q.endings = q.endings + 1
   local order = q.endings * 4 + how
   call('ZADD', K.ended, order, session.id)
@@ -299,6 +300,8 @@ local function end_session(session, how, counted)
   local text = 'the session of worker ' .. session.worker .. ' was lost'
   for _, id in ipairs(ids) do
     local item = items[id]
+    local ending = how == END.revoked and not counted and ENDING.disrupted or ENDING.session + how
+    Attempts.note(item, ending, session.worker)
     local counts = counted and item.started or false
     if counts then item.lost_attempts = item.lost_attempts + 1 end
     lose_lease(item, counts, text)
@@ -310,6 +313,7 @@ end
 -- Ends a single lease that took longer than its item's time limit.
 local function time_out(item)
   local session = session_of(item.session)
+  Attempts.note(item, ENDING.time_limit, session and session.worker)
   lose_lease(item, true, 'the attempt took longer than its time limit')
   if session then set_lost(session, item.id, true) end
   news[#news + 1] = item.session

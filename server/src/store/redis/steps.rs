@@ -297,6 +297,7 @@ fn add_exchange(cmd: &mut Cmd, request: &ExchangeRequest, random: u64) {
         uid,
         settles,
         started,
+        progress,
         heartbeat: _,
         lease,
         leave,
@@ -326,7 +327,8 @@ fn add_exchange(cmd: &mut Cmd, request: &ExchangeRequest, random: u64) {
     };
     cmd.arg(u8::from(*leave))
         .arg(started.len())
-        .arg(encode::count_settles(settles));
+        .arg(encode::count_settles(settles))
+        .arg(encode::progress(progress));
     for id in started {
         cmd.arg(exact(id.0));
     }

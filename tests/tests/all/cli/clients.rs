@@ -244,6 +244,22 @@ async fn workers_items_and_dead_items_are_those_of_a_queue() {
     ITEMS   FIRST   LAST   EXAMPLE   ERROR
     1       AGE      AGE     1         exit code 9: no ones
     ");
+    let left = service.run("get attempts numbers").await;
+    insta::assert_snapshot!(steady(&left.stdout), @r"
+    ID   KEY   ATTEMPT   OUTCOME   WORKER   TOOK   SINCE   ERROR
+    1    1:1   1         dead      rex      AGE     AGE      exit code 9: no ones
+    ");
+    let left = service
+        .run("get attempts numbers --state dead -o json")
+        .await;
+    let all: Value = serde_json::from_str(&left.stdout).unwrap();
+    let (id, end) = (&all[0]["id"], &all[0]["outcome"]);
+    assert_eq!(
+        (id, end, &all[1]),
+        (&json!(1), &json!("dead"), &Value::Null)
+    );
+    let left = service.run("get dead numbers -o yaml").await;
+    assert!(left.stdout.contains("outcome: dead"), "{}", left.stdout);
     let left = service.run("get errors numbers -o json").await;
     assert!(left.stdout.contains("\"same\": true"), "{}", left.stdout);
     let left = service.run("get items numbers --state done -o name").await;

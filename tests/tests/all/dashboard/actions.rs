@@ -50,6 +50,10 @@ async fn a_queue_is_paused_redriven_sealed_and_stopped_from_the_page() {
     for text in ["a.png", error, "dead"] {
         assert!(item.contains(text), "{text} is not in {item}");
     }
+    let attempts = page
+        .until_contains("[data-is=attempts]", "failed for good")
+        .await;
+    assert!(attempts.contains("alice"), "{attempts}");
     page.click("dialog form button.main").await;
     page.until_there_are(0, "dialog").await;
     act(&mut page, "[data-is=dead] .beside button", &line("redrive")).await;

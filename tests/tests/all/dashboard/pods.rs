@@ -27,7 +27,10 @@ async fn the_pods_of_a_job_have_a_lane_each_with_what_became_of_them() {
     let server = TestServer::start().await;
     let api = Api::new(&server.url, Some(TOKEN));
     let queue = patient_queue(&api).await;
-    queue.push(&[json!(1), json!(2)]).await;
+    queue.push(&[json!(1), json!(2), json!(3)]).await;
+    let oom = queue.open("uid-oom.main", 1).await;
+    oom.settle(0, json!({"outcome": "dead", "error": "no memory"}))
+        .await;
     let _busy = queue.open("uid-busy.main", 1).await;
     let pods = json!([
         pod(
@@ -92,7 +95,16 @@ async fn the_pods_of_a_job_have_a_lane_each_with_what_became_of_them() {
     page.evaluate("document.querySelector('dialog').close()")
         .await;
     // The worker is called by its Pod.
-    page.until_contains(super::WORKERS, "busy\t0\t1").await;
+    page.until_contains(super::WORKERS, "busy\t0\t2").await;
+    // What an item died of is in the log of the Pod that had it.
+    page.click("[data-is=dead] .names button").await;
+    page.until_contains("[data-is=attempts]", "failed for good, Pod exit 137")
+        .await;
+    page.until_contains("dialog .command", "kubectl -n team logs oom -c main")
+        .await;
+    page.evaluate("document.querySelector('dialog').close()")
+        .await;
+    page.until_there_are(0, "dialog").await;
     // How many Pods work is for the Job to say.
     page.click("[data-action=scale]").await;
     let command =

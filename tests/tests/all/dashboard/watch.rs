@@ -75,6 +75,12 @@ async fn a_job_is_watched_from_its_start_to_its_certificate() {
     assert!(dead.contains("frame-03.png #3, 1 attempt"), "{dead}");
     page.until_contains("[data-is=results]", "<b>one</b>").await;
     page.until_contains(WORKERS, "alice\t2\tframe-04.png").await;
+    let (id, lease) = (&alice.items[3]["id"], &alice.items[3]["lease"]);
+    let said = json!([{"id": id, "lease": lease, "fraction": 0.5, "text": "<i>half</i>"}]);
+    alice.say(json!({"progress": said})).await.ok();
+    page.until_contains(WORKERS, "(50 % <i>half</i>)").await;
+    page.until_contains("[data-term=leased]", "50 % <i>half</i>")
+        .await;
     page.until_contains("[data-is=burn-down]", "7 left").await;
     queue.bare(Method::POST, "/seal").await.ok();
     page.until(PHASE, |text| text == "sealed").await;

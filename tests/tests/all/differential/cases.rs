@@ -1,6 +1,6 @@
 //! What a random walk seldom reaches or is too short for.
 
-use gangline_protocol::limits::WORKERS_REMEMBERED_MAX;
+use gangline_protocol::limits::{ATTEMPTS_SETTLED_MAX, WORKERS_REMEMBERED_MAX};
 use gangline_protocol::{
     ExchangeReply, ExchangeRequest, ItemId, Json, LeaseReply, LeaseRequest, NewItem, QueueName,
     Settle, SettleOutcome, SettleStatus,
@@ -458,4 +458,59 @@ async fn the_oldest_ready_item_is_the_same_however_old_the_queue_is() {
         }
         case.look(Query::OldestReady).await;
     }
+}
+
+/// Items that are settled for good keep their history while they are among the newest of those.
+#[tokio::test]
+async fn the_histories_that_are_kept_are_the_same() {
+    if !TestRedis::is_installed() {
+        eprintln!("SKIPPED: no redis-server on the PATH");
+        return;
+    }
+    let mut case = Case::start().await;
+    let all = ATTEMPTS_SETTLED_MAX as u64 + 20;
+    for _ in 0..all / 510 {
+        case.push((0..510).map(|_| item(5)).collect()).await;
+    }
+    let mut request = ExchangeRequest::new("w".parse().unwrap());
+    for number in 1..=4 {
+        request.lease = Some(LeaseRequest {
+            number,
+            max: 510,
+            starting: None,
+            wait_ms: 0,
+        });
+        let reply = case.exchange(request.clone()).await;
+        request.session = reply.session;
+        let Some(LeaseReply::Items(items)) = reply.lease else {
+            panic!("nothing was leased: {:?}", reply.lease);
+        };
+        let settle = |item: gangline_protocol::LeasedItem| Settle {
+            id: item.id,
+            lease: item.lease,
+            // The first time it fails, with an error that is longer than what is kept of it.
+            outcome: match item.attempt {
+                1 => SettleOutcome::Retry,
+                _ => SettleOutcome::Done,
+            },
+            result: None,
+            error: (item.attempt == 1).then(|| "ä€".repeat(150).into()),
+            delay_ms: Some(0),
+            spawn: Vec::new(),
+            stop: None,
+        };
+        request.settles = items.into_iter().map(settle).collect();
+    }
+    request.lease = None;
+    case.exchange(request).await;
+    for id in (1..=all).map(ItemId) {
+        case.look(Query::Item {
+            queue: "q".parse().unwrap(),
+            id,
+        })
+        .await;
+    }
+    let fields = case.redis.ask(&["HLEN", "gangline:{default.q}:live"]);
+    // The histories, their ring, and how many there were.
+    assert_eq!(fields, (2 * ATTEMPTS_SETTLED_MAX + 1).to_string());
 }

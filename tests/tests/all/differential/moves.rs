@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use gangline_protocol::{
-    ExchangeRequest, HeartbeatRequest, ItemId, ItemState, Json, LeaseNumber, LeaseReply,
-    LeaseRequest, NewItem, QueueName, QueueUid, SessionId, SettingsPatch, Settle, SettleOutcome,
-    StopOutcome,
+    ExchangeRequest, HeartbeatRequest, ItemId, ItemProgress, ItemState, Json, LeaseNumber,
+    LeaseReply, LeaseRequest, NewItem, QueueName, QueueUid, SessionId, SettingsPatch, Settle,
+    SettleOutcome, StopOutcome,
 };
 use gangline_server::queue::command::{Batch, BatchPart};
 use gangline_server::queue::{Command, Input, Query, Refusal, Reply, Selection};
@@ -298,6 +298,20 @@ impl Mover {
         }
     }
 
+    /// How far a worker is with something it holds, or held.
+    fn progress(&mut self, at: usize, worker: usize) -> ItemProgress {
+        let settle = self.settle(at, worker);
+        ItemProgress {
+            id: settle.id,
+            lease: settle.lease,
+            fraction: self
+                .dice
+                .pick(&[None, Some(0.0), Some(0.1), Some(1.0)])
+                .unwrap(),
+            text: self.dice.pick(&[None, Some("half ä way".into())]).unwrap(),
+        }
+    }
+
     fn settle(&mut self, at: usize, worker: usize) -> Settle {
         let own = self.seen[at].workers[worker].held.clone();
         let recent = &own[own.len().saturating_sub(6)..];
@@ -414,6 +428,11 @@ impl Mover {
             if self.dice.one_in(5) {
                 request.started.push(self.id());
             }
+        }
+        if self.dice.one_in(4) {
+            request.progress = (0..self.dice.below(3))
+                .map(|_| self.progress(at, worker))
+                .collect();
         }
         request.heartbeat = self
             .dice

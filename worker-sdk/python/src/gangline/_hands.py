@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, Union
 
 from ._pump import End, Pump
 from .errors import AlreadySettled
-from .item import Item, Leased, Verdict
+from .item import Item, Leased, Progress, Verdict
 
 log = logging.getLogger("gangline")
 
@@ -258,10 +258,13 @@ class _Slot:
             if item.cancelled:
                 self._cancel()
             while True:
-                said: Optional[Verdict] = pipe.recv()
+                said: Union[Verdict, Progress, None] = pipe.recv()
                 if said is None:
                     return
-                item._end(said)
+                if isinstance(said, Progress):
+                    item._report(said)
+                else:
+                    item._end(said)
         except AlreadySettled:
             self._lose()
         except (EOFError, OSError):
@@ -334,15 +337,15 @@ def _serve(pipe: Connection, handler: Handler, parent: int) -> None:
                 for item in current:
                     item._cancel()
 
-    def settle(verdict: Verdict) -> None:
+    def say(said: Union[Verdict, Progress]) -> None:
         with lock:
-            pipe.send(verdict)
+            pipe.send(said)
 
     with lock:
         pipe.send("ready")
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        item = Item(inbox.get(), settle)
+        item = Item(inbox.get(), say, say)
         current[:] = [item]
         call(handler, item)
         current.clear()

@@ -43,6 +43,11 @@ class Heart:
                 self._beat = beat
                 self._tell(beat)
 
+    def report(self, progress: list[dict[str, Any]]) -> None:
+        """Says what the next heartbeat takes along."""
+        with self._lock:
+            self._tell({"progress": progress})
+
     def stop(self) -> None:
         """Ends the process."""
         with self._lock:

@@ -24,6 +24,8 @@ NEWS_SECONDS = 0.2
 RETRY_FIRST = 0.1
 RETRY_LONGEST = 0.4
 PARENT_SECONDS = 0.25
+PROGRESS_MAX = 1_024
+"""Items of which one heartbeat says how far the work is."""
 
 
 class _Wanted:
@@ -33,6 +35,25 @@ class _Wanted:
         self.changed = threading.Condition()
         self.beat: Optional[dict[str, Any]] = None
         self.count = 0
+        # How far the work is with items, the newest of each.
+        self.progress: dict[int, dict[str, Any]] = {}
+
+    def note(self, progress: list[dict[str, Any]]) -> None:
+        """Keeps what the next heartbeat takes along."""
+        with self.changed:
+            self.progress.update((said["id"], said) for said in progress)
+
+    def take(self) -> list[dict[str, Any]]:
+        """Takes what one heartbeat may carry; the rest goes with the next."""
+        with self.changed:
+            ids = list(self.progress)[:PROGRESS_MAX]
+            return [self.progress.pop(number) for number in ids]
+
+    def put_back(self, progress: list[dict[str, Any]]) -> None:
+        """Keeps what was not delivered, unless something newer was said of an item."""
+        with self.changed:
+            for said in progress:
+                self.progress.setdefault(said["id"], said)
 
     def set(self, beat: Optional[dict[str, Any]], connection: Connection) -> None:
         with self.changed:
@@ -54,7 +75,11 @@ def main() -> None:
     wanted = _Wanted()
     threading.Thread(target=_beat, args=(setting, wanted, connection), daemon=True).start()
     for line in sys.stdin:
-        wanted.set(json.loads(line), connection)
+        told = json.loads(line)
+        if told is not None and "progress" in told:
+            wanted.note(told["progress"])
+        else:
+            wanted.set(told, connection)
     os._exit(0)
 
 
@@ -78,6 +103,9 @@ def _beat(setting: dict[str, Any], wanted: _Wanted, connection: Connection) -> N
                    "heartbeat": {"holdMs": beat["interval_ms"]}}
         if beat["uid"] is not None:
             request["uid"] = beat["uid"]
+        said = wanted.take()
+        if said:
+            request["progress"] = said
         try:
             reply = json.loads(connection.call("POST", path, json.dumps(request).encode(),
                                                hold=beat["interval_ms"] / 1_000))
@@ -86,6 +114,7 @@ def _beat(setting: dict[str, Any], wanted: _Wanted, connection: Connection) -> N
             pause = NEWS_SECONDS if heard else 0.0
         except GanglineError as error:
             # The worker's own calls meet the same, and judge it.
+            wanted.put_back(said)
             heard, pause = None, backoff.after(error)
         except ValueError:
             heard, pause = None, backoff.draw()

@@ -26,7 +26,7 @@ from ._http import Address, Connection
 from ._retry import Backoff
 from ._wire import Certificate, Raw, certificate_of
 from .errors import GanglineError, ProtocolError, Unauthorized, Unavailable
-from .item import Item, Leased, Verdict
+from .item import Item, Leased, Progress, Verdict
 
 log = logging.getLogger("gangline")
 
@@ -44,6 +44,8 @@ LEAVE_SECONDS = 2.0
 """How much of the grace period is left for the last settles and the leave."""
 CANCEL_SECONDS = 5.0
 """How long handlers may take to notice that their results are wanted no more."""
+PROGRESS_SECONDS = 0.25
+"""How often the heartbeats' process is told at most how far the work is."""
 RETRY_FIRST = 0.05
 RETRY_LONGEST = 2.0
 
@@ -113,6 +115,10 @@ class Pump:
         # A settle that stops the queue is not answered yet: nothing more is begun.
         self._stopping = False
         self._started: list[int] = []
+        self._progress: dict[int, Progress] = {}
+        # When it is to be told, and when it was last.
+        self._progress_at = math.inf
+        self._progress_told = -math.inf
         self._handler_time: Optional[float] = None
         self._ask_at = 0.0
         self._settle_at = 0.0
@@ -158,11 +164,28 @@ class Pump:
             return None
 
     def _start(self, leased: Leased, now: float) -> Item:
-        item = Item(leased, self._note)
+        item = Item(leased, self._note, self._said)
         self._running[leased.id] = Running(item, leased, now)
         self._started.append(leased.id)
         self._changed()
         return item
+
+    def _said(self, progress: Progress) -> None:
+        """Keeps the newest of each item for the next heartbeat."""
+        with self.news:
+            if progress.id not in self._running:
+                return
+            self._progress[progress.id] = progress
+            if self._progress_at == math.inf:
+                self._progress_at = self._progress_told + PROGRESS_SECONDS
+                self.news.notify_all()
+
+    def _tell_progress(self, now: float) -> None:
+        said = [progress.wire(self._running[progress.id].lease)
+                for progress in self._progress.values() if progress.id in self._running]
+        self._progress.clear()
+        self._progress_at, self._progress_told = math.inf, now
+        self._heart.report(said)
 
     def _note(self, verdict: Verdict) -> None:
         """Puts down how an item has ended."""
@@ -494,7 +517,9 @@ class Pump:
                     self._finish(End(69, f"the queue service at {self.config.address.url} did not "
                                          f"answer for {self.config.service_deadline:g} s"))
                     return
-                wake_at = min(self._cancel_at, self._go_at, lost_at)
+                if now >= self._progress_at:
+                    self._tell_progress(now)
+                wake_at = min(self._cancel_at, self._go_at, lost_at, self._progress_at)
                 for running in list(self._running.values()):
                     if now >= running.limit_at:
                         running.cancel()

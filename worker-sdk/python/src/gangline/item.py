@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import traceback as tracebacks
 from collections.abc import Callable
@@ -57,6 +58,24 @@ class Verdict:
         return text
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far the work on an item is, but for the lease's number."""
+
+    id: int
+    fraction: Optional[float]
+    text: Optional[str]
+
+    def wire(self, lease: int) -> dict[str, Any]:
+        """Returns it as it is sent."""
+        fields: dict[str, Any] = {"id": self.id, "lease": lease}
+        if self.fraction is not None:
+            fields["fraction"] = self.fraction
+        if self.text is not None:
+            fields["text"] = self.text
+        return fields
+
+
 class Item:
     """One item, leased to this worker. It is settled once: by ``done``, ``retry``, ``dead``,
     ``release`` or ``stop``, or in a handler by what it returns or raises.
@@ -68,9 +87,11 @@ class Item:
                 item.done(work(item.payload))
     """
 
-    def __init__(self, leased: Leased, settle: Callable[[Verdict], None]) -> None:
+    def __init__(self, leased: Leased, settle: Callable[[Verdict], None],
+                 report: Callable[[Progress], None]) -> None:
         self._leased = leased
         self._settle = settle
+        self._report = report
         self._lock = threading.Lock()
         self._settled = False
         self._spawned: list[str] = []
@@ -132,6 +153,22 @@ class Item:
     def wait_cancelled(self, timeout: Optional[float] = None) -> bool:
         """Waits until ``cancelled``, for at most ``timeout`` seconds."""
         return self._cancelled.wait(timeout)
+
+    def progress(self, fraction: Optional[float] = None, text: Optional[str] = None) -> None:
+        """Says how far the work is: a fraction from 0 to 1, a short text, or both.
+
+        People see it with the item and where it is asked what keeps a queue open. It goes with
+        the next heartbeat, the newest only, so that it may be said as often as is convenient. Of
+        a text the first 200 bytes are shown.
+        """
+        share = None
+        if fraction is not None and not math.isnan(fraction):
+            share = min(max(float(fraction), 0.0), 1.0)
+        if text is not None:
+            data = str(text).encode("utf-8", "replace")[:limits.PROGRESS_TEXT_BYTES_MAX]
+            text = data.decode("utf-8", "ignore")
+        if not self._settled:
+            self._report(Progress(self.id, share, text))
 
     def _cancel(self) -> None:
         self._cancelled.set()
@@ -224,4 +261,4 @@ def _tail(error: object) -> str:
     return data[-limits.ERROR_BYTES_MAX:].decode("utf-8", "ignore")
 
 
-__all__ = ["Item", "Leased", "Verdict"]
+__all__ = ["Item", "Leased", "Progress", "Verdict"]

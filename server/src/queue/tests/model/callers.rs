@@ -1,8 +1,8 @@
 //! Callers that send what clients send, and send it again, and too late.
 
 use gangline_protocol::{
-    ExchangeRequest, HeartbeatRequest, ItemId, LeaseReply, LeaseRequest, LeasedItem, QueueUid,
-    SessionId, SettingsPatch, Settle, SettleOutcome, StopOutcome,
+    ExchangeRequest, HeartbeatRequest, ItemId, ItemProgress, LeaseReply, LeaseRequest, LeasedItem,
+    QueueUid, SessionId, SettingsPatch, Settle, SettleOutcome, StopOutcome,
 };
 
 use super::super::world::{item, json, settle};
@@ -106,6 +106,7 @@ impl Caller {
                 let parts = Parts {
                     settles,
                     started,
+                    progress: None,
                     heartbeat: false,
                     lease,
                     leave: false,
@@ -197,6 +198,14 @@ impl Caller {
         request
             .started
             .extend(parts.started.and_then(newest).map(|item| item.id));
+        request
+            .progress
+            .extend(parts.progress.and_then(newest).map(|item| ItemProgress {
+                id: item.id,
+                lease: item.lease,
+                fraction: Some(0.25),
+                text: Some(format!("at {}", process.number).into()),
+            }));
         request.settles = parts
             .settles
             .iter()

@@ -100,6 +100,7 @@ pub(super) struct Draft {
 pub(super) struct Parts {
     pub(super) settles: Vec<End>,
     pub(super) started: Option<u8>,
+    pub(super) progress: Option<u8>,
     pub(super) heartbeat: bool,
     pub(super) lease: Option<(u8, Option<u8>, u16)>,
     pub(super) leave: bool,
@@ -166,19 +167,23 @@ fn parts() -> impl Strategy<Value = Parts> {
     (
         settles,
         prop::option::of(any::<u8>()),
+        prop::option::of(any::<u8>()),
         any::<bool>(),
         lease,
         leave,
         0_u8..30,
     )
-        .prop_map(|(settles, started, heartbeat, lease, leave, named)| Parts {
-            settles,
-            started,
-            heartbeat,
-            lease,
-            leave,
-            named,
-        })
+        .prop_map(
+            |(settles, started, progress, heartbeat, lease, leave, named)| Parts {
+                settles,
+                started,
+                progress,
+                heartbeat,
+                lease,
+                leave,
+                named,
+            },
+        )
 }
 
 pub(super) fn moves() -> impl Strategy<Value = Move> {

@@ -1,5 +1,6 @@
 //! One queue: what time ends, and what producers and people ask of it.
 
+use gangline_protocol::item::Ending;
 use gangline_protocol::limits::REVOKED_MS;
 use gangline_protocol::{ItemId, NewItem, Pushed, SessionEnd, SessionId, WorkerName};
 
@@ -31,6 +32,9 @@ impl Queue {
                     unreachable!()
                 };
                 let error = "the attempt took longer than its time limit";
+                let holder = self.holder_of(id);
+                self.item(id)
+                    .note(now_ms, Ending::TimeLimit, None, holder.as_ref());
                 self.lose_lease(now_ms, id, true, error.into());
                 self.tell_lost(held.session, id);
             }
@@ -165,6 +169,15 @@ impl Queue {
             .unwrap();
         for item in self.held(id) {
             let started = self.item(item).held_by(id).unwrap().started.is_some();
+            let ending = match (end, counted) {
+                (SessionEnd::Replaced, _) => Ending::Replaced,
+                (SessionEnd::Revoked, true) => Ending::Revoked,
+                (SessionEnd::Revoked, false) => Ending::Disrupted,
+                (SessionEnd::Left, _) => Ending::Left,
+                _ => Ending::Expired,
+            };
+            let holder = self.holder_of(item);
+            self.item(item).note(now_ms, ending, None, holder.as_ref());
             let counted = counted && started;
             self.item(item).lost_attempts += u16::from(counted);
             let error = format!(
@@ -176,6 +189,16 @@ impl Queue {
         let session = self.sessions.remove(at);
         let (worker, nonce) = (session.worker, session.nonce);
         self.ended.insert(id, Ended { worker, nonce, end });
+    }
+
+    /// The name of the worker that has an item.
+    pub(super) fn holder_of(&self, id: ItemId) -> Option<WorkerName> {
+        let State::Leased(held) = self.find(id)?.state else {
+            return None;
+        };
+        let mut sessions = self.sessions.iter();
+        let holder = sessions.find(|session| session.id == held.session);
+        holder.map(|session| session.worker.clone())
     }
 
     fn lose_lease(&mut self, now_ms: u64, id: ItemId, counted: bool, error: Box<str>) {

@@ -312,6 +312,7 @@ impl Model {
                 session.restarted = true;
             }
             for item in &mut queue.items {
+                item.progress = None;
                 match &mut item.state {
                     State::Leased(Held {
                         started: Some((at, length, limit)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gangline_protocol::item::ResultView;
+use gangline_protocol::item::{Attempt, Ending, Progress, ResultView};
 use gangline_protocol::limits::{EXPLAIN_LEASES_MAX, PRIORITY_DEFAULT};
 use gangline_protocol::{
     Certificate, Counts, Durability, EndCause, EndPhase, HeldItem, ItemId, ItemState, ItemView,
@@ -55,6 +55,10 @@ pub(super) struct Item {
     pub(super) fate: Fate,
     pub(super) attempt: u16,
     pub(super) leased_ms: u64,
+    /// What became of its attempts.
+    pub(super) history: Vec<Attempt>,
+    /// What its worker said last, and under which lease.
+    pub(super) progress: Option<(u64, Progress)>,
 }
 
 #[derive(Debug, Clone)]
@@ -127,6 +131,8 @@ impl Item {
             fate: Fate::Settled,
             attempt: 0,
             leased_ms: 0,
+            history: Vec::new(),
+            progress: None,
         }
     }
 
@@ -143,6 +149,58 @@ impl Item {
         self.attempts > 0
             && self.lost_attempts == self.attempts
             && self.attempts + 1 >= self.max_attempts(settings)
+    }
+
+    pub(super) fn progress_under(&self, lease: u64) -> Option<Progress> {
+        let said = self.progress.as_ref().filter(|(under, _)| *under == lease);
+        said.map(|(_, progress)| progress.clone())
+    }
+
+    /// Notes how its attempt ended; one that is done at the first is not worth it.
+    pub(super) fn note(
+        &mut self,
+        now_ms: u64,
+        end: Ending,
+        error: Option<Box<str>>,
+        holder: Option<&WorkerName>,
+    ) {
+        let settled = matches!(end, Ending::Done | Ending::Retry | Ending::Dead);
+        let ahead = matches!(self.state, State::Leased(Held { started: None, .. }));
+        if ahead && !settled || end == Ending::Done && self.history.is_empty() {
+            return;
+        }
+        let (attempt, leased_at) = (self.attempt, Timestamp(self.leased_ms));
+        let mut worker = holder.cloned();
+        if !matches!(self.state, State::Leased(_)) {
+            // A late settle: the loss that was noted is not how this attempt ended.
+            let lost = self.history.last().filter(|last| {
+                let settled = matches!(last.outcome, Ending::Done | Ending::Retry | Ending::Dead);
+                let lost = !settled && last.outcome != Ending::Release;
+                lost && (last.attempt, last.leased_at) == (attempt, leased_at)
+            });
+            if let Some(lost) = lost.cloned() {
+                worker = lost.worker;
+                self.history.pop();
+            }
+        }
+        let cut = |error: Box<str>| {
+            let mut chars = error.chars();
+            while chars.as_str().len() > 512 {
+                chars.next();
+            }
+            chars.as_str().into()
+        };
+        self.history.push(Attempt {
+            attempt,
+            worker,
+            leased_at,
+            ended_at: Timestamp(now_ms),
+            outcome: end,
+            error: error.map(cut),
+        });
+        if self.history.len() > 10 {
+            self.history.remove(0);
+        }
     }
 
     pub(super) fn held_by(&self, session: SessionId) -> Option<Held> {
@@ -362,6 +420,8 @@ impl Queue {
             session: None,
             worker: None,
             since: None,
+            progress: None,
+            history: item.history.clone(),
         };
         match item.state {
             State::Ready => {}
@@ -379,6 +439,7 @@ impl Queue {
                     .find(|session| session.id == held.session);
                 view.worker = holder.map(|session| session.worker.clone());
                 view.since = Some(Timestamp(item.leased_ms));
+                view.progress = item.progress_under(item.lease);
             }
             State::Dead { since_ms } => {
                 view.state = ItemState::Dead;
@@ -422,6 +483,7 @@ impl Queue {
                     worker: holder.worker.clone(),
                     since: Timestamp(item.leased_ms),
                     held_ms: 0,
+                    progress: item.progress_under(item.lease),
                     slow: false,
                 })
             })

@@ -1,5 +1,6 @@
 //! What workers say: sessions and settles.
 
+use gangline_protocol::item::{Ending, Progress};
 use gangline_protocol::{
     EndCause, EndPhase, ExchangeReply, ExchangeRequest, ItemId, ItemState, LeaseNumber, LeaseReply,
     LeaseRequest, QueueName, SessionEnd, SessionId, Settle, SettleOutcome, SettleStatus, Settled,
@@ -140,6 +141,17 @@ impl Queue {
                 self.item(id).state = State::Leased(Held { session, started });
             }
         }
+        for said in request.progress {
+            let is_over = self.is_over();
+            let item = self.items.get_mut((said.id.0 as usize).wrapping_sub(1));
+            if let Some(session) = open
+                && let Some(item) = item.filter(|item| item.lease == said.lease.0 && !is_over)
+                && item.held_by(session).is_some()
+            {
+                let (fraction, text, at) = (said.fraction, said.text, Timestamp(now.ms()));
+                item.progress = Some((said.lease.0, Progress { fraction, text, at }));
+            }
+        }
         let mut session = open;
         if let Some(lease) = request.lease
             && open.is_none()
@@ -255,8 +267,16 @@ impl Queue {
             return (SettleStatus::Over, false);
         }
         let settings = self.settings.clone();
+        let holder = self.holder_of(id);
         let item = self.item(id);
         let held = item.state;
+        let (ending, error) = match outcome {
+            SettleOutcome::Done => (Ending::Done, None),
+            SettleOutcome::Retry => (Ending::Retry, settle.error.clone()),
+            SettleOutcome::Dead => (Ending::Dead, settle.error.clone()),
+            SettleOutcome::Release => (Ending::Release, None),
+        };
+        item.note(now.ms(), ending, error, holder.as_ref());
         item.fate = Fate::Settled;
         let last = item.attempts + 1 >= item.max_attempts(&settings);
         match outcome {

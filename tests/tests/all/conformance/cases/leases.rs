@@ -193,3 +193,44 @@ pub(crate) async fn the_time_limit_of_a_queue_is_that_of_items_without_one(q: Qu
         .collect();
     assert_eq!(limits, [&json!(60_000), &json!(7_000)]);
 }
+
+pub(crate) async fn how_far_a_worker_is_with_an_item_is_shown_until_its_lease_ends(q: Queue) {
+    q.push(&[json!(1), json!(2)]).await;
+    let session = q.open("w", 2).await;
+    let of = |nth: usize, fraction: f64| {
+        let item = &session.items[nth];
+        json!({"id": item["id"], "lease": item["lease"], "fraction": fraction, "text": "page 3"})
+    };
+    let shown = async |id: u64| q.get(&format!("/items/{id}")).await.ok()["progress"].clone();
+    assert_eq!(shown(1).await, Value::Null);
+    session.say(json!({"progress": [of(0, 0.25)]})).await.ok();
+    session
+        .say(json!({"heartbeat": {}, "progress": [of(0, 0.5)]}))
+        .await
+        .ok();
+    let progress = shown(1).await;
+    assert_eq!(
+        (&progress["fraction"], &progress["text"]),
+        (&json!(0.5), &json!("page 3"))
+    );
+    assert!(progress["at"].is_string());
+    assert_eq!(shown(2).await, Value::Null);
+    // Where it is asked what keeps the queue open, too.
+    let explanation = q.get("/explain").await.ok();
+    let terms = explanation["terms"].as_array().unwrap();
+    let leased = terms.iter().find(|term| term["term"] == "leased").unwrap();
+    assert_eq!(leased["oldest"][0]["progress"], progress);
+    let listed = q.get("/items?state=leased").await.ok();
+    assert_eq!(listed["items"][0]["progress"], progress);
+    // Of something else than what it holds nobody can say anything.
+    let mut stale = of(1, 0.75);
+    stale["lease"] = json!(1);
+    session.say(json!({"progress": [stale]})).await.ok();
+    session
+        .settle(0, json!({"outcome": "retry", "delayMs": 0}))
+        .await;
+    assert_eq!((shown(1).await, shown(2).await), (Value::Null, Value::Null));
+    let _other = q.open("other", 1).await;
+    session.say(json!({"progress": [of(0, 0.9)]})).await.ok();
+    assert_eq!(shown(1).await, Value::Null);
+}

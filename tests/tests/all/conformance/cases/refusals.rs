@@ -55,6 +55,20 @@ pub(crate) async fn unknown_fields_are_refused_with_their_path(q: Queue) {
         "out_of_bounds",
         "settles[0].spawn[0].priority",
     );
+    for (field, value, code) in [
+        ("fraction", json!(1.5), "out_of_bounds"),
+        ("fraction", json!(-0.1), "out_of_bounds"),
+        ("text", json!("x".repeat(201)), "out_of_bounds"),
+        ("percent", json!(1), "invalid_body"),
+    ] {
+        let said = json!([{"id": 1, "lease": 1}, {"id": 1, "lease": 1, field: value}]);
+        let exchange = json!({"worker": "w", "progress": said});
+        let field = format!("progress[1].{field}");
+        check(q.exchange(exchange).await, code, &field);
+    }
+    let said = vec![json!({"id": 1, "lease": 1}); 1_025];
+    let exchange = json!({"worker": "w", "progress": said});
+    check(q.exchange(exchange).await, "out_of_bounds", "progress");
     assert_eq!(q.get("").await.refused(404), "queue_not_found");
 }
 

@@ -140,3 +140,58 @@ pub(crate) async fn a_done_spawns_items_even_into_a_sealed_queue(q: Queue) {
     let reply = session.settle(0, json!({"outcome": "done"})).await;
     assert_eq!(reply["over"]["phase"], "drained");
 }
+
+pub(crate) async fn a_history_says_how_each_attempt_ended(q: Queue) {
+    q.push(&[json!("a"), json!("b")]).await;
+    let first = q.open("rex", 2).await;
+    first
+        .settle(
+            0,
+            json!({"outcome": "retry", "delayMs": 0, "error": "no route to host"}),
+        )
+        .await;
+    first
+        .settle(1, json!({"outcome": "done", "result": 1}))
+        .await;
+    let _second = q.open("fido", 1).await;
+    q.post("/workers/fido/revoke", json!({"counted": false}))
+        .await
+        .ok();
+    let third = q.open("rex", 1).await;
+    let late = third.settle(0, json!({"outcome": "done"})).await;
+    assert_eq!(late["settled"][0]["status"], "ok");
+    let item = q.get("/items/1").await.ok();
+    let history = item["history"].as_array().unwrap();
+    let seen: Vec<_> = history
+        .iter()
+        .map(|one| {
+            (
+                &one["attempt"],
+                &one["worker"],
+                &one["outcome"],
+                &one["error"],
+            )
+        })
+        .collect();
+    let null = &json!(null);
+    let expected = [
+        (
+            &json!(1),
+            &json!("rex"),
+            &json!("retry"),
+            &json!("no route to host"),
+        ),
+        (&json!(2), &json!("fido"), &json!("disrupted"), null),
+        (&json!(2), &json!("rex"), &json!("done"), null),
+    ];
+    assert_eq!(seen, expected);
+    assert!(
+        history
+            .iter()
+            .all(|one| one["leasedAt"].is_string() && one["endedAt"].is_string())
+    );
+    // One that was done at once leaves nothing behind.
+    assert_eq!(q.get("/items/2").await.ok().get("history"), None);
+    let listed = q.get("/items").await.ok();
+    assert_eq!(listed["items"][0]["history"], item["history"]);
+}
