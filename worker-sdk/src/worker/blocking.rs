@@ -15,7 +15,9 @@ use super::handling::panic_text;
 use super::{Handler, as_json};
 use crate::item::{HandlerError, Item};
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Runs a handler; what it returns tells the outcome.
+type Job = Box<dyn FnOnce() -> Tell + Send>;
+type Tell = Box<dyn FnOnce() + Send>;
 
 /// A job for a thread, and the way to the same thread: the thread itself keeps none, or it would
 /// never hear that nobody else has one.
@@ -48,7 +50,7 @@ where
                 let caught = std::panic::catch_unwind(AssertUnwindSafe(work));
                 let outcome = caught.unwrap_or_else(|panic| Err(panic_text(&*panic).into()));
                 // Nobody waits for what was given up.
-                drop(answer.send(outcome));
+                Box::new(move || drop(answer.send(outcome)))
             });
             run(&idle, job).map_err(|error| format!("cannot start a thread: {error}"))?;
             outcome
@@ -84,10 +86,12 @@ fn start(idle: &Arc<Idle>) -> std::io::Result<Sender<Order>> {
 
 fn serve(orders: &Receiver<Order>, idle: &Weak<Idle>) {
     while let Ok(Order { job, thread }) = orders.recv() {
-        job();
+        let tell = job();
+        // Before it is told, or the next handler would start another thread.
         if let Some(idle) = idle.upgrade() {
             let mut idle = idle.0.lock().unwrap_or_else(PoisonError::into_inner);
             idle.push(thread);
         }
+        tell();
     }
 }
