@@ -16,6 +16,12 @@ pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Most leases that one session holds at a time.
 pub const SESSION_LEASES_MAX: usize = 1_024;
 
+/// Bytes of payloads after which a lease has enough: it gives fewer items than were asked for, and
+/// the next request the rest.
+///
+/// A thousand payloads of a mebibyte would be a gigabyte in the memory of service and worker.
+pub const LEASE_BYTES_MAX: usize = 8 << 20;
+
 /// Most settles in one exchange.
 pub const SETTLES_MAX: usize = 1_024;
 

@@ -1,6 +1,6 @@
 //! Leases: which items a session gets, or why it has to wait.
 
-use gangline_protocol::limits::SESSION_LEASES_MAX;
+use gangline_protocol::limits::{LEASE_BYTES_MAX, SESSION_LEASES_MAX};
 use gangline_protocol::{
     ItemId, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem, SessionId, Timestamp, Wait,
     WaitReason,
@@ -131,8 +131,9 @@ impl Step<'_> {
         {
             return Ok(vec![alone]);
         }
-        let items = queue.lanes.first(max);
+        let mut items = queue.lanes.first(max);
         if !items.is_empty() {
+            items.truncate(self.count_that_fits(&items));
             return Ok(items);
         }
         Err(if queue.lanes.has_alone() {
@@ -142,6 +143,17 @@ impl Step<'_> {
         } else {
             WaitReason::NothingReady
         })
+    }
+
+    /// Returns how many of these, at least one, have as many bytes as one lease gives.
+    fn count_that_fits(&self, items: &[ItemId]) -> usize {
+        let mut bytes = 0;
+        let fits = items.iter().position(|id| {
+            let item = self.queue.items.live(*id);
+            bytes += item.map_or(0, |item| item.payload.get().len());
+            bytes >= LEASE_BYTES_MAX
+        });
+        fits.map_or(items.len(), |last| last + 1)
     }
 
     fn runs_alone(&self, id: ItemId) -> bool {

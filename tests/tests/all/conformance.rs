@@ -116,6 +116,7 @@ cases! {
     the_last_settle_drains_a_sealed_queue_in_its_own_answer
     a_drained_queue_shows_its_certificate_to_everybody
     higher_priorities_come_first_and_equal_ones_in_order
+    a_lease_of_large_payloads_gives_fewer_than_asked_for
     a_delayed_item_waits_for_its_time
     a_lease_on_a_queue_that_does_not_exist_waits
     how_far_a_worker_is_with_an_item_is_shown_until_its_lease_ends

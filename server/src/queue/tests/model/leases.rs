@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use gangline_protocol::limits::SESSION_LEASES_MAX;
+use gangline_protocol::limits::{LEASE_BYTES_MAX, SESSION_LEASES_MAX};
 use gangline_protocol::{
     ItemId, LeaseNumber, LeaseReply, LeaseRequest, LeasedItem, SessionId, Timestamp, WaitReason,
 };
@@ -103,7 +103,13 @@ impl Queue {
             _ => {}
         }
         let beside = ready.iter().filter(|(_, item)| !item.alone);
-        let ids: Vec<_> = beside.map(|(id, _)| *id).take(max).collect();
+        let mut bytes = 0;
+        let beside = beside.take(max).take_while(|(_, item)| {
+            let is_full = bytes >= LEASE_BYTES_MAX;
+            bytes += item.new.payload.get().len();
+            !is_full
+        });
+        let ids: Vec<_> = beside.map(|(id, _)| *id).collect();
         match () {
             () if !ids.is_empty() => Ok(ids),
             () if !ready.is_empty() => Err(WaitReason::LastAttemptAlone),

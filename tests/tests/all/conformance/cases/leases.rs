@@ -27,6 +27,18 @@ pub(crate) async fn higher_priorities_come_first_and_equal_ones_in_order(q: Queu
     );
 }
 
+pub(crate) async fn a_lease_of_large_payloads_gives_fewer_than_asked_for(q: Queue) {
+    const LARGE: usize = 1 << 20;
+    for _ in 0..10 {
+        let payload = "x".repeat(LARGE - 2);
+        q.post("/items", json!({"payload": payload})).await.ok();
+    }
+    let mut session = q.open("w", 100).await;
+    assert_eq!(session.items.len(), 8);
+    let reply = session.lease(100).await;
+    assert_eq!(reply["lease"]["items"].as_array().unwrap().len(), 2);
+}
+
 pub(crate) async fn a_delayed_item_waits_for_its_time(q: Queue) {
     let tomorrow = json!({"payload": 2, "delayMs": 86_400_000});
     q.post("/items", tomorrow).await.ok();
