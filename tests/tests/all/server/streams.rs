@@ -14,8 +14,9 @@ use super::Process;
 /// Bytes of a payload: so many that a copy of the stream would be seen, and that its key is a hash.
 const PAYLOAD_BYTES: usize = 600;
 
-/// What an item may cost beside its payload, its key of 73 bytes included.
-const ITEM_BYTES: usize = 170;
+/// What an item may cost beside its payload: a place of 32 bytes, its key of 73 and the places of
+/// that in an index, and up to an eighth more of the allocator for each.
+const ITEM_BYTES: usize = 230;
 
 /// What the service may take beside: a commit, a chunk, and what the allocator keeps.
 const SERVER_BYTES: usize = 32 << 20;
