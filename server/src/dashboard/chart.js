@@ -1,5 +1,5 @@
 // The burn-down: what is left over time, where it is heading, and when it ends.
-// Drawn by hand: one area, one line ahead, two axes. A library would be ten times this file.
+// Drawn by hand: one area, one line ahead, two axes (docs/decisions/0007-one-chart.md).
 
 import { draw, fill, h, panel, set, show } from "./dom.js";
 import { about, clock, count, duration, totals } from "./words.js";
