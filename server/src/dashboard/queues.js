@@ -1,7 +1,7 @@
 // All queues: state, progress, rate, time left, dead, workers; searched and sorted here.
 
 import { h, set, show } from "./dom.js";
-import { about, count, rate, since, stateOf, totals } from "./words.js";
+import { about, count, rate, stateOf, totals } from "./words.js";
 
 // How long rows are made in one go: a task of the page stays far below 100 ms.
 const MAKE_MS = 10;
@@ -74,7 +74,7 @@ function makeRow(queue) {
     const texts = [
       over ? "–" : count(left),
       over || !status.rate ? "–" : rate(status.rate),
-      over ? `${since(status.certificate.endedAt)} ago`
+      over ? `${shortly(Date.now() - Date.parse(status.certificate.endedAt))} ago`
         : left && status.etaMs !== undefined ? shortly(status.etaMs) : "–",
       status.counts.dead ? count(status.counts.dead) : "–",
       over ? "–" : count(status.sessions),
