@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 /// Returns a program of the workspace, which lies beside the directory of the test binaries.
@@ -61,6 +62,20 @@ pub async fn end_of(child: Child) -> Left {
         stdout: String::from_utf8(output.stdout).expect("text"),
         stderr: String::from_utf8(output.stderr).expect("text"),
     }
+}
+
+/// Runs a command that reads this to its end.
+pub async fn run_with_stdin(command: &mut Command, stdin: &[u8]) -> Left {
+    let child = command.stdin(Stdio::piped()).spawn();
+    let mut child = child.expect("to start");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    let write = async move {
+        // A command that refuses its arguments does not read.
+        let _ = pipe.write_all(stdin).await;
+    };
+    // What it prints is read meanwhile: else neither would go on when both pipes are full.
+    let (left, ()) = tokio::join!(end_of(child), write);
+    left
 }
 
 /// Runs a command to its end.

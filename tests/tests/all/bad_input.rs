@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use gangline_tests::gangline::{Left, built, end_of, gangline, run};
+use gangline_tests::gangline::{Left, built, gangline, run, run_with_stdin};
 use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Queue, TestServer};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// A failure as a user may expect it: its code, its words, and no panic.
@@ -35,15 +34,6 @@ fn of(mut command: Command, queue: &Queue) -> Command {
     command
 }
 
-async fn with_stdin(mut command: Command, stdin: &[u8]) -> Left {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    // A command that refuses its arguments does not read.
-    let _ = pipe.write_all(stdin).await;
-    drop(pipe);
-    end_of(child).await
-}
-
 #[tokio::test]
 async fn a_push_of_broken_lines_names_the_line_and_seals_nothing() {
     let (_server, queue) = service().await;
@@ -68,13 +58,17 @@ async fn a_push_of_broken_lines_names_the_line_and_seals_nothing() {
     for (arguments, stdin, words) in cases {
         let mut command = of(gangline(&["push", &queue.name, "--seal"]), &queue);
         command.args(arguments);
-        check(&with_stdin(command, stdin).await, 2, words);
+        check(&run_with_stdin(&mut command, stdin).await, 2, words);
     }
     let status = queue.get("").await;
     assert_ne!(status.body["phase"], "sealed", "{}", status.body);
     // What is mended can be pushed again.
-    let mended = of(gangline(&["push", &queue.name, "--seal"]), &queue);
-    check(&with_stdin(mended, b"ok\nb\n").await, 0, &["sealed"]);
+    let mut mended = of(gangline(&["push", &queue.name, "--seal"]), &queue);
+    check(
+        &run_with_stdin(&mut mended, b"ok\nb\n").await,
+        0,
+        &["sealed"],
+    );
 }
 
 #[tokio::test]
@@ -82,8 +76,8 @@ async fn a_service_that_is_not_there_is_said_with_what_to_do() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let push = gangline(&["push", "images", "--url", &url]);
-    let left = with_stdin(push, b"a\n").await;
+    let mut push = gangline(&["push", "images", "--url", &url]);
+    let left = run_with_stdin(&mut push, b"a\n").await;
     check(
         &left,
         69,

@@ -6,10 +6,9 @@ mod help;
 mod run_options;
 
 use std::path::Path;
-use std::process::Stdio;
 
-use gangline_tests::gangline::{Left, end_of, gangline, run};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use gangline_tests::gangline::{self, Left, end_of, gangline, run};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Runs `gangline run` with a state directory of its own.
 async fn run_in(dir: &Path, arguments: &[&str]) -> Left {
@@ -19,16 +18,8 @@ async fn run_in(dir: &Path, arguments: &[&str]) -> Left {
 
 async fn run_with_stdin(dir: &Path, arguments: &[&str], stdin: &[u8]) -> Left {
     let mut command = gangline(&["run"]);
-    command
-        .args(arguments)
-        .env("XDG_STATE_HOME", dir)
-        .stdin(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    // A command that refuses its arguments does not read.
-    let _ = pipe.write_all(stdin).await;
-    drop(pipe);
-    end_of(child).await
+    command.args(arguments).env("XDG_STATE_HOME", dir);
+    gangline::run_with_stdin(&mut command, stdin).await
 }
 
 fn sorted(text: &str) -> Vec<&str> {

@@ -1,13 +1,11 @@
 //! `push`, `get` and `wait`: clients of the queue service.
 
-use std::process::Stdio;
-
-use gangline_tests::gangline::{Left, end_of, gangline, run};
+use gangline_tests::gangline::{Left, end_of, gangline, run, run_with_stdin};
 use gangline_tests::server::TOKEN;
 use gangline_tests::{Api, Queue, TestServer};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 /// A service of its own, so that lists show what a test has made.
@@ -44,12 +42,7 @@ impl Service {
 
     /// Runs a command that reads this.
     async fn feed(&self, line: &str, stdin: &[u8]) -> Left {
-        let mut child = self.command(line).stdin(Stdio::piped()).spawn().unwrap();
-        let mut pipe = child.stdin.take().unwrap();
-        // A command that refuses its arguments does not read.
-        let _ = pipe.write_all(stdin).await;
-        drop(pipe);
-        end_of(child).await
+        run_with_stdin(&mut self.command(line), stdin).await
     }
 
     /// Makes a dead item of the first one of a queue, and a done one of the second.
