@@ -16,7 +16,7 @@ use gangline_worker::protocol::item::PushReply;
 use gangline_worker::protocol::{ErrorCode, QueueName};
 use gangline_worker::retry::until_answered;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::Error;
 use crate::output;
@@ -26,6 +26,10 @@ const SEGMENT_BYTES: usize = 1 << 20;
 
 /// How long a segment that is not full waits for more lines: what somebody types is there at once.
 const LINGER: Duration = Duration::from_millis(20);
+
+/// … and how long after the one before it: the service remembers the key of each for a day, so that
+/// lines that come one by one for days must not have one each.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How many lines are put into a segment at a time.
 const AT_ONCE: usize = 1_024;
@@ -64,7 +68,9 @@ pub(super) async fn cut(
     mut lines: mpsc::Receiver<Line>,
     segments: mpsc::Sender<Segment>,
 ) -> Infallible {
-    while let Some(segment) = next(&mut lines).await {
+    let mut earliest = Instant::now();
+    while let Some(segment) = next(&mut lines, earliest).await {
+        earliest = Instant::now() + PAUSE;
         let is_last = segment.is_last;
         if segments.send(segment).await.is_err() || is_last {
             break;
@@ -74,10 +80,12 @@ pub(super) async fn cut(
     pending().await
 }
 
-async fn next(lines: &mut mpsc::Receiver<Line>) -> Option<Segment> {
+/// Returns the next segment, which is full or goes no earlier than this.
+async fn next(lines: &mut mpsc::Receiver<Line>, earliest: Instant) -> Option<Segment> {
     let mut segment = Vec::new();
     let mut received = Vec::with_capacity(AT_ONCE);
     let mut count = lines.recv_many(&mut received, AT_ONCE).await;
+    let until = earliest.max(Instant::now() + LINGER);
     loop {
         for line in received.drain(..) {
             segment.extend_from_slice(&line.ok()?);
@@ -85,7 +93,7 @@ async fn next(lines: &mut mpsc::Receiver<Line>) -> Option<Segment> {
         let is_last = count == 0;
         if !is_last
             && segment.len() < SEGMENT_BYTES
-            && let Ok(more) = timeout(LINGER, lines.recv_many(&mut received, AT_ONCE)).await
+            && let Ok(more) = timeout_at(until, lines.recv_many(&mut received, AT_ONCE)).await
         {
             count = more;
             continue;
@@ -195,4 +203,38 @@ impl<'a> Segments<'a> {
 /// Tells whether there is a service at the other end, though this call did not succeed.
 fn is_from_there(error: &ClientError) -> bool {
     error.may_have_taken_effect() || error.retry_after().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_that_come_one_by_one_do_not_have_a_segment_each() {
+        const LINES: usize = 20;
+        let (lines, received) = mpsc::channel(1);
+        let (segments, mut cut_off) = mpsc::channel(1);
+        let began = Instant::now();
+        let write = async move {
+            for _ in 0..LINES {
+                lines.send(Ok(b"1\n".to_vec())).await.unwrap();
+                tokio::time::sleep(LINGER * 2).await;
+            }
+        };
+        let read = async {
+            let mut all = Vec::new();
+            while let Some(Segment { lines, .. }) = cut_off.recv().await {
+                all.push(lines.len() / 2);
+            }
+            all
+        };
+        let all = tokio::select! {
+            ((), all) = async { tokio::join!(write, read) } => all,
+            never = cut(received, segments) => match never {},
+        };
+        assert_eq!(all.iter().sum::<usize>(), LINES);
+        // The first, the last, and one for each pause, however slow the machine is.
+        let pauses = began.elapsed().as_secs() as usize;
+        assert!(all.len() <= 2 + pauses, "{all:?} in {pauses} s");
+    }
 }
