@@ -274,7 +274,7 @@ impl Keys {
 }
 
 #[cfg(test)]
-mod keys_tests {
+mod tests {
     use super::Keys;
 
     #[test]

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pushes as one stream; a key of its own makes it safe to continue within this call.
+/// Pushes in segments while more is read.
 async fn push(
     client: &Client,
     queue: &QueueName,
